@@ -1,0 +1,118 @@
+"""lamina's core: interfaces, registry, spec, decoder. Plugins import these names and no others.
+
+Names load on first use, so that what needs no tensors imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {  # module -> the public names it holds
+    "activation": ("Activation",),
+    "attention": ("Attention",),
+    "backend": ("Backend",),
+    "cache": ("Cache", "LayerState"),
+    "component": (
+        "API_VERSION",
+        "Component",
+        "ComponentConfig",
+        "Part",
+        "Parts",
+        "Register",
+        "Sized",
+        "hookimpl",
+        "slot",
+    ),
+    "context": ("Context", "Span"),
+    "corpus": ("Corpus",),
+    "decoder": ("Decoder",),
+    "decoding": ("Decoding", "Request", "Step", "one_by_one"),
+    "errors": (
+        "ConfigProblem",
+        "DataError",
+        "GenerationError",
+        "LaminaError",
+        "ModelError",
+        "PluginError",
+        "RunFailure",
+        "SpecError",
+    ),
+    "ffn": ("FFN",),
+    "mask": ("ALWAYS_DENSE", "Mask"),
+    "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
+    "norm": ("Norm",),
+    "optimizer": ("Optimizer", "Schedule", "decay_groups", "warm_up"),
+    "position": ("Position",),
+    "residual": ("Residual",),
+    "router": ("Router", "RouterLinear", "Routing", "TopKConfig"),
+    "sampler": ("History", "Sampler"),
+    "softmax_attention": ("attend", "visible"),  # a module called `attend` would hide the function
+    "tokenizer": ("StreamDecoder", "Tokenizer"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'lamina.core' has no attribute '{name}'")
+    return getattr(import_module(f"lamina.core.{_MODULE_OF[name]}"), name)
+
+
+if TYPE_CHECKING:
+    from lamina.core.activation import Activation as Activation
+    from lamina.core.attention import Attention as Attention
+    from lamina.core.backend import Backend as Backend
+    from lamina.core.cache import Cache as Cache
+    from lamina.core.cache import LayerState as LayerState
+    from lamina.core.component import API_VERSION as API_VERSION
+    from lamina.core.component import Component as Component
+    from lamina.core.component import ComponentConfig as ComponentConfig
+    from lamina.core.component import Part as Part
+    from lamina.core.component import Parts as Parts
+    from lamina.core.component import Register as Register
+    from lamina.core.component import Sized as Sized
+    from lamina.core.component import hookimpl as hookimpl
+    from lamina.core.component import slot as slot
+    from lamina.core.context import Context as Context
+    from lamina.core.context import Span as Span
+    from lamina.core.corpus import Corpus as Corpus
+    from lamina.core.decoder import Decoder as Decoder
+    from lamina.core.decoding import Decoding as Decoding
+    from lamina.core.decoding import Request as Request
+    from lamina.core.decoding import Step as Step
+    from lamina.core.decoding import one_by_one as one_by_one
+    from lamina.core.errors import ConfigProblem as ConfigProblem
+    from lamina.core.errors import DataError as DataError
+    from lamina.core.errors import GenerationError as GenerationError
+    from lamina.core.errors import LaminaError as LaminaError
+    from lamina.core.errors import ModelError as ModelError
+    from lamina.core.errors import PluginError as PluginError
+    from lamina.core.errors import RunFailure as RunFailure
+    from lamina.core.errors import SpecError as SpecError
+    from lamina.core.ffn import FFN as FFN
+    from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
+    from lamina.core.mask import Mask as Mask
+    from lamina.core.module import DeviceConstant as DeviceConstant
+    from lamina.core.module import Embedding as Embedding
+    from lamina.core.module import Linear as Linear
+    from lamina.core.module import ModuleComponent as ModuleComponent
+    from lamina.core.module import OutLinear as OutLinear
+    from lamina.core.norm import Norm as Norm
+    from lamina.core.optimizer import Optimizer as Optimizer
+    from lamina.core.optimizer import Schedule as Schedule
+    from lamina.core.optimizer import decay_groups as decay_groups
+    from lamina.core.optimizer import warm_up as warm_up
+    from lamina.core.position import Position as Position
+    from lamina.core.residual import Residual as Residual
+    from lamina.core.router import Router as Router
+    from lamina.core.router import RouterLinear as RouterLinear
+    from lamina.core.router import Routing as Routing
+    from lamina.core.router import TopKConfig as TopKConfig
+    from lamina.core.sampler import History as History
+    from lamina.core.sampler import Sampler as Sampler
+    from lamina.core.softmax_attention import attend as attend
+    from lamina.core.softmax_attention import visible as visible
+    from lamina.core.tokenizer import StreamDecoder as StreamDecoder
+    from lamina.core.tokenizer import Tokenizer as Tokenizer

@@ -1,0 +1,68 @@
+"""One layer: an attention and an ffn, with the norms around them and the residuals that join them to the stream."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from lamina.core.attention import Attention
+from lamina.core.cache import LayerState
+from lamina.core.context import Context
+from lamina.core.ffn import FFN
+from lamina.core.norm import Norm
+from lamina.core.residual import Residual
+
+
+class Block(nn.Module):
+    """Slots are norms or None. `flow` says whether the ffn reads what the attention left, or what it read."""
+
+    def __init__(
+        self,
+        flow: str,
+        attention: Attention | None,
+        ffn: FFN | None,
+        attention_residual: Residual | None,
+        ffn_residual: Residual | None,
+        norms: dict[str, Norm | None],
+    ) -> None:
+        super().__init__()
+        self.flow = flow
+        self.attention_in = norms["attention_in"]
+        self.attention = attention
+        self.attention_out = norms["attention_out"]
+        self.attention_residual = attention_residual
+        self.attention_after = norms["attention_after"]
+        self.ffn_in = norms["ffn_in"]
+        self.ffn = ffn
+        self.ffn_out = norms["ffn_out"]
+        self.ffn_residual = ffn_residual
+        self.ffn_after = norms["ffn_after"]
+
+    def forward(self, stream: Tensor, context: Context, state: LayerState | None = None) -> Tensor:
+        """The stream, (B, T, D) unless the residual keeps several, -> the same shape"""
+
+        def attend(x: Tensor) -> Tensor:
+            return through(self.attention_out, cast(Attention, self.attention)(x, context, state))
+
+        def feed(x: Tensor) -> Tensor:
+            return through(self.ffn_out, cast(FFN, self.ffn)(x, context))
+
+        def both(x: Tensor) -> Tensor:
+            read = through(self.attention_in, x)
+            return attend(read) + feed(read if self.flow == "parallel_shared" else through(self.ffn_in, x))
+
+        if self.flow != "sequential":
+            stream = cast(Residual, self.attention_residual)(stream, both)
+            return through(self.ffn_after, through(self.attention_after, stream))
+        if self.attention_residual is not None:
+            stream = self.attention_residual(stream, lambda x: attend(through(self.attention_in, x)))
+            stream = through(self.attention_after, stream)
+        if self.ffn_residual is not None:
+            stream = self.ffn_residual(stream, lambda x: feed(through(self.ffn_in, x)))
+            stream = through(self.ffn_after, stream)
+        return stream
+
+
+def through(norm: Norm | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)

@@ -1,0 +1,87 @@
+"""What one forward pass carries besides the activations: ids, positions, documents, and what layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A run of tokens: where each stands and which document it belongs to.
+
+    `positions` (1 or B, T) int64 count within the document. `documents` (B, T) int64 number the documents of a row in
+    order, None when every row is one document; then positions are `start, start + 1, …` and `start` is known.
+    """
+
+    positions: Tensor
+    documents: Tensor | None = None
+    start: int | None = None
+    _once: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def length(self) -> int:
+        return self.positions.shape[-1]
+
+    def once_with(self, other: Span, key: Hashable, make: Callable[[], Made]) -> Made:
+        """`make()`, worked out the first time `key` is asked for of this span and `other`."""
+        # A span that held itself would outlive its pass, until the garbage collector came by.
+        place = (key, None if other is self else other)
+        if place not in self._once:
+            self._once[place] = make()
+        made: Made = self._once[place]
+        return made
+
+    @staticmethod
+    def run(start: int, length: int, device: torch.device) -> Span:
+        """One document's tokens `start … start + length - 1`."""
+        return Span(torch.arange(start, start + length, device=device).unsqueeze(0), None, start)
+
+
+def place_documents(
+    ids: Tensor,
+    last_id: Tensor | None = None,
+    last_document: Tensor | None = None,
+    last_position: Tensor | None = None,
+) -> Span:
+    """Number documents in order and restart positions in each.
+
+    `ids` (B, T) name each token's document; a new document begins wherever the id changes, so an id that comes back
+    later is another document. The `last_…` (B, 1) tell of the token before these, when there is one.
+    """
+    length = ids.shape[1]
+    first = ids[:, :1] if last_id is None else last_id
+    begins = ids != torch.cat([first, ids[:, :-1]], 1)  # (B, T)
+    index = torch.arange(length, device=ids.device).expand_as(ids)
+    since = torch.where(begins, index, -1).cummax(1).values  # index of the last beginning, -1 before the first
+    carried = index if last_position is None else index + last_position + 1
+    positions = torch.where(since >= 0, index - since, carried)
+    documents = begins.cumsum(1) if last_document is None else begins.cumsum(1) + last_document
+    return Span(positions, documents)
+
+
+@dataclass(eq=False)
+class Context:
+    """Carried through one forward pass."""
+
+    token_ids: Tensor  # (B, T) int64
+    queries: Span  # the tokens of this call
+    store: dict[str, Any] = field(default_factory=dict)  # what a layer leaves for later layers
+    losses: dict[str, Tensor] = field(default_factory=dict)  # scalars added to the training loss
+    _once: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """`make()`, worked out the first time `key` is asked for in this pass."""
+        if key not in self._once:
+            self._once[key] = make()
+        made: Made = self._once[key]
+        return made
+
+    def add_loss(self, name: str, value: Tensor) -> None:
+        self.losses[name] = self.losses[name] + value if name in self.losses else value

@@ -1,0 +1,278 @@
+"""From a prompt to text: check the request, run a strategy over the decoder, turn each row to text as it grows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from lamina.core.build import build_part
+from lamina.core.cache import Cache
+from lamina.core.component import Part
+from lamina.core.continuation import Continuation
+from lamina.core.decoding import Decoding, Request
+from lamina.core.errors import GenerationError
+from lamina.core.resolve import resolve_part
+from lamina.core.sampler import Sampler
+
+if TYPE_CHECKING:
+    from lamina.core.decoder import Decoder
+    from lamina.core.model import Model
+
+Prompt = str | Sequence[str] | Tensor
+Choice = str | Mapping[str, Any] | Part  # a component: its name, its options with its name, or resolved
+FinishReason = Literal["stop_token", "stop_string", "length", "context"]
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """What was generated, without the prompt. `text` is a list when the prompt was more than one."""
+
+    text: str | list[str]  # up to the stop string or token; "" when the model has no tokenizer
+    token_ids: Tensor  # (B, new tokens) int64, the stop token included, padded with -1
+    finish_reasons: list[FinishReason]  # one a row
+
+
+def generate(
+    model: Model,
+    prompt: Prompt,
+    *,
+    max_new_tokens: int = 128,
+    sampler: Choice | Sequence[Choice] | None = None,
+    decoding: Choice | None = None,
+    seed: int = 0,
+    stop: str | Sequence[str] = (),
+    stop_ids: Iterable[int] | None = None,
+) -> Generation:
+    """Continue `prompt`: a text, several texts, or token ids (B, T).
+
+    `sampler` is a stage or a chain of stages, by default the spec's own; `decoding` a strategy, by default `sample`.
+    A row ends after a token of `stop_ids` (by default the tokenizer's end of text), before a string of `stop`, after
+    `max_new_tokens`, or where the decoder's context is full. Row b depends on its own prompt, `seed` and b alone.
+    """
+    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids)
+    for _ in run.pieces():
+        pass
+    texts = [row.text for row in run.rows]
+    longest = max(len(row.token_ids) for row in run.rows)
+    padded = [row.token_ids + [-1] * (longest - len(row.token_ids)) for row in run.rows]
+    return Generation(
+        text=texts if run.many else texts[0],
+        token_ids=torch.tensor(padded, dtype=torch.int64).view(len(padded), longest),
+        finish_reasons=[cast(FinishReason, row.reason) for row in run.rows],
+    )
+
+
+def stream(
+    model: Model,
+    prompt: str | Tensor,
+    *,
+    max_new_tokens: int = 128,
+    sampler: Choice | Sequence[Choice] | None = None,
+    decoding: Choice | None = None,
+    seed: int = 0,
+    stop: str | Sequence[str] = (),
+    stop_ids: Iterable[int] | None = None,
+) -> Iterator[str]:
+    """The text of `generate` with the same arguments, piece by piece as it becomes final; for one prompt."""
+    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids)
+    if len(run.rows) != 1:
+        raise GenerationError(f"only one prompt can be streamed, not {len(run.rows)}", hint="call generate instead")
+    if model.tokenizer is None:
+        raise GenerationError("a model without a tokenizer has no text to stream", hint="call generate instead")
+    return (piece for pieces in run.pieces() if (piece := pieces[0]))
+
+
+class DecoderStep:
+    """The `Step` a strategy is given: a decoder and the cache that follows along."""
+
+    def __init__(self, decoder: Decoder, room: int, n_known: int | None = None) -> None:
+        """`room` new tokens fit the cache. Ids from `n_known` on have no token and are never to be chosen."""
+        self._decoder, self._room = decoder, room
+        self._n_known = decoder.vocab_size if n_known is None else min(n_known, decoder.vocab_size)
+        self._cache: Cache
+
+    def start(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        batch, length = token_ids.shape
+        self._cache = self._decoder.make_cache(batch, length + self._room)
+        self._cache.grow(length + self._room)  # with its padding a row may take more room than a context
+        padding = torch.arange(length, device=token_ids.device) < (length - lengths).unsqueeze(1)  # (B, L)
+        # Padding is a document of its own before the prompt: nothing sees it, and the prompt's positions begin at 0.
+        documents = padding.long().neg() if bool(padding.any()) else None
+        x = self._decoder.features(token_ids, document_ids=documents, cache=self._cache)  # (B, L, D)
+        logits = self._known(self._decoder.head(x[:, -1:])[:, 0])
+        if not bool((logits.amax(-1).isfinite() & ~logits.isnan().any(-1)).all()):
+            raise GenerationError(
+                "the decoder's logits after the prompt are not numbers",
+                hint="its weights are broken, or too large for this dtype: try dtype float32",
+            )
+        return logits
+
+    def advance(self, token_ids: Tensor) -> Tensor:
+        return self._known(self._decoder(token_ids.unsqueeze(1), cache=self._cache)[:, 0])
+
+    def advance_many(self, token_ids: Tensor) -> Tensor:
+        return self._known(self._decoder(token_ids, cache=self._cache))
+
+    def reorder(self, rows: Tensor) -> None:
+        self._cache.reorder(rows)
+
+    def crop(self, n_tokens: int) -> None:
+        self._cache.crop(n_tokens)
+
+    def _known(self, logits: Tensor) -> Tensor:
+        if self._n_known < logits.shape[-1]:
+            logits[..., self._n_known :] = -torch.inf
+        return logits
+
+
+class _Run:
+    """One call of `generate` or `stream`: everything a person gave is checked before anything is computed."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: Prompt,
+        max_new_tokens: int,
+        sampler: Choice | Sequence[Choice] | None,
+        decoding: Choice | None,
+        seed: int,
+        stop: str | Sequence[str],
+        stop_ids: Iterable[int] | None,
+    ) -> None:
+        decoder, tokenizer = model.decoder, model.tokenizer
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise GenerationError(f"max_new_tokens must be a whole number from 1, not {max_new_tokens!r}")
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if not all(isinstance(text, str) and text for text in stops):
+            raise GenerationError(f"a stop string must be a text that is not empty, not {stops!r}")
+        if stops and tokenizer is None:
+            raise GenerationError("a model without a tokenizer cannot look for stop strings", hint="give stop_ids")
+        if stop_ids is None:
+            end = None if tokenizer is None else tokenizer.eos_id
+            stop_ids = () if end is None else (end,)
+
+        prompts = _prompt_ids(model, prompt)
+        self.many = not isinstance(prompt, str) and (not isinstance(prompt, Tensor) or len(prompts) > 1)
+        longest, device = max(map(len, prompts)), decoder.device
+        self.request = Request(
+            # Any id may fill the left: padding is told apart by the lengths alone.
+            token_ids=torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=device),
+            lengths=torch.tensor([len(ids) for ids in prompts], device=device),
+            max_new_tokens=max_new_tokens,
+            context_length=decoder.context_length,
+            chain=[cast(Sampler, build_part(part)) for part in _chain(model, sampler)],
+            generators=[_generator(seed, row) for row in range(len(prompts))],
+            stop_ids=frozenset(stop_ids),
+        )
+        self.strategy = cast(Decoding, build_part(_part(model, "decoding", "sample" if decoding is None else decoding)))
+        self.decoder, self.n_known = decoder, None if tokenizer is None else tokenizer.vocab_size
+        self.rows = [
+            Continuation(
+                limit,
+                "length" if limit == max_new_tokens else "context",
+                self.request.stop_ids,
+                stops,
+                # Ids given as a tensor may end within a character, so their text is none to go on from.
+                None if tokenizer is None else tokenizer.stream(() if isinstance(prompt, Tensor) else ids),
+            )
+            for ids, limit in zip(prompts, self.request.limits.tolist(), strict=True)
+        ]
+
+    # As a decorator it holds while tokens are computed and not, as a `with` would, in the caller's code between them.
+    @torch.inference_mode()
+    def pieces(self) -> Iterator[list[str]]:
+        """Run the strategy; each time tokens are final, the text every row can show now."""
+        if all(row.reason for row in self.rows):
+            return
+        training = [module for module in self.decoder.modules() if module.training]
+        self.decoder.eval()
+        try:
+            step = DecoderStep(self.decoder, int(self.request.limits.max()), self.n_known)
+            for tokens in self.strategy.decode(step, self.request):
+                for column in tokens.T.tolist():  # (B,)
+                    yield [row.push(token) if token >= 0 else "" for row, token in zip(self.rows, column, strict=True)]
+                if all(row.reason for row in self.rows):
+                    return
+        finally:
+            for module in training:
+                module.training = True
+
+
+def _prompt_ids(model: Model, prompt: Prompt) -> list[list[int]]:
+    """The token ids of every prompt, checked against vocabulary and context."""
+    decoder = model.decoder
+    prompts = _given_ids(prompt) if isinstance(prompt, Tensor) else _encoded(model, prompt)
+    for row, ids in enumerate(prompts):
+        which = f"prompt {row + 1}" if len(prompts) > 1 else "the prompt"
+        if not ids:
+            start = _start_id(model)
+            if start is None:
+                raise GenerationError(f"{which} is empty and the model has no token to begin with", hint="give a text")
+            ids.append(start)
+        wrong = next((token for token in ids if not 0 <= token < decoder.vocab_size), None)
+        if wrong is not None:
+            raise GenerationError(
+                f"{which} holds token id {wrong}, but the decoder's ids go from 0 to {decoder.vocab_size - 1}",
+                hint="were these ids made by another tokenizer?",
+            )
+        if len(ids) > decoder.context_length:
+            raise GenerationError(
+                f"{which} has {len(ids)} tokens, but the context holds {decoder.context_length}",
+                hint="shorten the prompt, or use a model with a longer context_length",
+            )
+    return prompts
+
+
+def _given_ids(token_ids: Tensor) -> list[list[int]]:
+    if token_ids.dtype != torch.int64:
+        raise GenerationError(f"token ids must be int64, not {token_ids.dtype}", hint="call .long() on them")
+    if token_ids.ndim != 2 or not len(token_ids):
+        shape = tuple(token_ids.shape)
+        raise GenerationError(f"token ids must have the shape (batch, tokens), not {shape}", hint="one row a prompt")
+    ids: list[list[int]] = token_ids.tolist()
+    return ids
+
+
+def _encoded(model: Model, prompt: str | Sequence[str]) -> list[list[int]]:
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise GenerationError("a prompt must be a text, a list of texts, or a tensor of token ids (batch, tokens)")
+    if not texts:
+        raise GenerationError("the list of prompts is empty")
+    if model.tokenizer is None:
+        raise GenerationError("the model has no tokenizer", hint="give token ids, a tensor (batch, tokens)")
+    begin = [] if model.tokenizer.bos_id is None else [model.tokenizer.bos_id]
+    return [begin + model.tokenizer.encode(text) for text in texts]
+
+
+def _start_id(model: Model) -> int | None:
+    """What stands before a text when nothing else does."""
+    if model.tokenizer is None:
+        return None
+    return model.tokenizer.eos_id if model.tokenizer.bos_id is None else model.tokenizer.bos_id
+
+
+def _chain(model: Model, sampler: Choice | Sequence[Choice] | None) -> list[Part]:
+    if sampler is None:
+        return list(model.spec.sampler)
+    stages = [sampler] if isinstance(sampler, str | Mapping | Part) else sampler
+    return [_part(model, "sampler", stage) for stage in stages]
+
+
+def _part(model: Model, kind: str, choice: Choice) -> Part:
+    if not isinstance(choice, Part):
+        return resolve_part(kind, choice if isinstance(choice, str) else dict(choice), model.registry)
+    if choice.kind != kind:
+        raise GenerationError(f"'{choice.name}' is of the kind {choice.kind}, where a {kind} is wanted")
+    return choice
+
+
+def _generator(seed: int, row: int) -> torch.Generator:
+    """A row's own. Hashed because torch keeps 32 bits of a CPU seed, and seed + row would repeat other seeds' rows."""
+    digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

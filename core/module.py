@@ -1,0 +1,67 @@
+"""Components that are part of the decoder's module tree, and the two layers most of them are made of."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from lamina.core.component import Component
+from lamina.core.product import project
+
+
+class ModuleComponent(Component, nn.Module):
+    """A component that is an `nn.Module`."""
+
+    keeps_shape: ClassVar[bool] = False  # forward returns its first argument's shape; the dry run checks it
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    def init_weights(self, std: float) -> None:
+        """Set parameters of this module's own (not of its children) that are neither `Linear` nor `Embedding`.
+
+        The default leaves them as the constructor made them.
+        """
+
+    def after_step(self) -> None:
+        """Called once after every optimizer step, for what is updated by rule rather than by gradient."""
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` whose weights are left unset until the decoder initialises or loads them."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return project(x, self.weight, self.bias)
+
+
+class OutLinear(Linear):
+    """A projection that writes into the residual stream: initialised smaller the more of them there are."""
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding` whose weights are left unset until the decoder initialises or loads them."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class DeviceConstant:
+    """A tensor that follows from a Config alone, made once per device.
+
+    Unlike a buffer it survives `to(dtype)` and meta-device builds unharmed and is in no checkpoint.
+    """
+
+    def __init__(self, values: object, dtype: torch.dtype = torch.float32) -> None:
+        self._values, self._dtype = values, dtype
+        self._made: dict[torch.device, torch.Tensor] = {}
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        if device not in self._made:
+            with torch.inference_mode(False):
+                self._made[device] = torch.tensor(self._values, dtype=self._dtype, device=device)
+        return self._made[device]

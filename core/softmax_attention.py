@@ -1,0 +1,139 @@
+"""Which keys a query sees, and softmax attention over them.
+
+`visible` is the one oracle: causality, documents and the mask's pattern combined. `attend` chooses the fastest kernel
+that gives the oracle's answer; every path is tested against it. A window of W means W visible keys, the token itself
+among them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lamina.core.context import Span
+from lamina.core.mask import Mask
+from lamina.core.product import is_slow
+
+
+def visible(mask: Mask, queries: Span, keys: Span) -> Tensor:
+    """bool (1 or B, T, S), True where the query may see the key. Worked out once for all layers alike."""
+    return queries.once_with(keys, mask.pattern, lambda: _visible(mask, queries, keys))
+
+
+def _visible(mask: Mask, queries: Span, keys: Span) -> Tensor:
+    q, k = queries.positions.unsqueeze(-1), keys.positions.unsqueeze(-2)
+    allowed = mask.allowed(q, k)
+    allowed = allowed & (k <= q) if mask.causal else allowed.expand(-1, queries.length, keys.length)
+    if queries.documents is not None and keys.documents is not None:
+        allowed = allowed & (queries.documents.unsqueeze(-1) == keys.documents.unsqueeze(-2))
+    return allowed
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Mask,
+    queries: Span,
+    keys: Span,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention.  softmax(cap(q·kᵀ · scale) + bias) · v  over the visible keys.
+
+    q (B, H, T, Dh), k (B, K, S, Dh), v (B, K, S, Dv) with H a multiple of K -> (B, H, T, Dv).
+    `bias` (1 or B, H, T, S) · `scale` 1/sqrt(Dh) by default · `softcap` c: c·tanh(score / c) ·
+    `sinks` (H,): a logit per head that takes part in the softmax and adds nothing to the output.
+    """
+    if is_slow(q.dtype, q.device):
+        with torch.autocast(q.device.type, enabled=False):
+            wide = attend(
+                *(tensor.float() for tensor in (q, k, v)),
+                mask=mask,
+                queries=queries,
+                keys=keys,
+                bias=bias,
+                scale=scale,
+                softcap=softcap,
+                sinks=sinks,
+            )
+        return wide.to(q.dtype)
+    if softcap is not None or sinks is not None:
+        return _attend_plainly(q, k, v, visible(mask, queries, keys), bias, scale, softcap, sinks)
+    narrower = q.shape[-1] - v.shape[-1]
+    if narrower > 0:  # the fast kernels take one width for all, and earn the padding back several times over
+        v = F.pad(v, (0, narrower))
+        return attend(q, k, v, mask=mask, queries=queries, keys=keys, bias=bias, scale=scale)[..., :-narrower]
+    n_queries, groups = q.shape[2], q.shape[1] // k.shape[1]
+    if bias is not None:
+        hidden = ~visible(mask, queries, keys).unsqueeze(1)
+        bias = bias.to(_wide(q)).masked_fill(hidden, -torch.inf)  # distances are too coarse in bfloat16
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale, enable_gqa=groups > 1)
+    if n_queries == 1 and _all_visible(mask, queries, keys):
+        # One token: the query heads that share a key head become rows of one product, so keys are read once.
+        folded = q.reshape(q.shape[0], k.shape[1], groups, -1)
+        folded = F.scaled_dot_product_attention(folded, k, v, scale=scale)
+        return folded.reshape(*q.shape[:3], v.shape[-1])
+    if _plain_causality(mask, queries, keys):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=groups > 1)
+    allowed = visible(mask, queries, keys).unsqueeze(1)  # (B, 1, T, S)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale, enable_gqa=groups > 1)
+
+
+def _all_visible(mask: Mask, queries: Span, keys: Span) -> bool:
+    """Whether a single query sees every key given, as far as can be told without reading tensors."""
+    if queries.start is None or keys.documents is not None:
+        return False
+    if keys.start is None:  # a ring, its entries in any order
+        return mask.fills_reach and keys.length == mask.reach
+    end = queries.start + 1
+    return keys.start == 0 and keys.length == end <= mask.dense_up_to
+
+
+def _plain_causality(mask: Mask, queries: Span, keys: Span) -> bool:
+    """Whether queries and keys are the same run of tokens, and causality alone says which sees which."""
+    if not mask.causal or queries.start is None or keys.start != queries.start or keys.length != queries.length:
+        return False
+    return queries.start + queries.length <= mask.dense_up_to
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The dtype for scores: float32, or wider when x is."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _attend_plainly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Tensor,
+    bias: Tensor | None,
+    scale: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """The formula as written, for what no kernel takes."""
+    batch, n_heads, n_queries, width = q.shape
+    n_kv_heads = k.shape[1]
+    scale = 1 / math.sqrt(width) if scale is None else scale
+    q = q.reshape(batch, n_kv_heads, -1, width)  # (B, K, G·T, Dh)
+    scores = (q @ k.transpose(-1, -2)).to(_wide(q)) * scale
+    scores = scores.view(batch, n_heads, n_queries, -1)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
+    scores = scores.masked_fill(~allowed.unsqueeze(1), -torch.inf)
+    if sinks is not None:
+        column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(batch, -1, n_queries, 1)
+        weights = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
+    else:
+        weights = scores.softmax(-1)
+    weights = weights.to(v.dtype).view(batch, n_kv_heads, -1, k.shape[2])  # (B, K, G·T, S)
+    return (weights @ v).view(batch, n_heads, n_queries, -1)

@@ -1,0 +1,479 @@
+"""Training: a run directory, the loop, its checkpoints, and going on from one.
+
+    RUN/spec.yaml  train.json  tokenizer/  data/  metrics.jsonl  checkpoints/step-00000200/
+
+A step follows from (seed, step) and the state before it alone: batches are a pure function of both and random draws are
+seeded anew each step. So a checkpoint holds weights and optimizer state, and a run that was stopped at any instant and
+resumed ends with the same bits as one never stopped (on the CPU, with as many threads).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lamina.core.build import as_device, build, build_part
+from lamina.core.component import dump_config
+from lamina.core.corpus import Corpus
+from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
+from lamina.core.decoder import Decoder
+from lamina.core.errors import DataError, Location, ModelError
+from lamina.core.files import atomic_directory, remove_leftovers, write_atomically
+from lamina.core.model import (
+    CHECKPOINTS,
+    Model,
+    checkpoints,
+    load_tensors,
+    open_tokenizer,
+    read_model_spec,
+    save_tokenizer,
+    write_model,
+)
+from lamina.core.module import ModuleComponent
+from lamina.core.optimizer import Schedule
+from lamina.core.options import TrainConfig
+from lamina.core.reader import from_data
+from lamina.core.registry import Registry
+from lamina.core.resolve import resolve, resolve_config, resolve_part
+from lamina.core.resolved import ResolvedSpec
+from lamina.core.spec import read_spec
+from lamina.core.tokenizer import Tokenizer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, told after every step."""
+
+    step: int  # steps done
+    steps: int
+    loss: float | None  # mean over the last logging interval, at its end
+    val_loss: float | None  # when there was an evaluation
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is executed. It computes the same; another device or thread count may change last bits."""
+
+    device: str = "cpu"
+    backend: str = "eager"
+    threads: int = 0  # 0: as many as torch takes by itself
+
+
+@dataclass(eq=False)
+class Run:
+    """A run directory and what is needed to work on it."""
+
+    directory: Path
+    spec: ResolvedSpec
+    config: TrainConfig
+    options: RunOptions
+    tokenizer: Tokenizer | None
+    data: TokenData
+
+
+def create_run(
+    spec: ResolvedSpec,
+    corpus: str | Path | Mapping[str, Any],
+    directory: str | Path,
+    *,
+    options: RunOptions | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Run:
+    """Train the tokenizer if the spec asks for it, tokenise the corpus, and lay out the run directory.
+
+    `corpus` is a file or directory of text, a corpus component's name, or a mapping with its options. The directory
+    appears when all is ready, or not at all.
+    """
+    target = Path(directory)
+    options = options or RunOptions()
+    options = replace(options, threads=options.threads or torch.get_num_threads())
+    resolve_part("backend", options.backend, spec.registry)
+    as_device(options.device)
+    source = open_corpus(corpus, spec.registry)
+    with atomic_directory(target) as folder:
+        tokenizer, spec = _tokenizer_for(spec, source, folder, note)
+        note("tokenising")
+        prepare(source, tokenizer, folder / "data", val_fraction=spec.train.val_fraction)
+        try:
+            _batches(TokenData.open(folder / "data"), spec.train)
+        except DataError as error:  # it names the directory that is about to vanish
+            told = error.message.partition("' has ")[2] or error.message
+            hint = "use more text, or a smaller train.context"
+            raise DataError(f"{corpus}: too short a text; its split has {told}", hint=hint) from None
+        (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        record = {"format": FORMAT, "corpus": str(corpus), "options": vars(options), "train": dump_config(spec.train)}
+        (folder / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return open_run(target, spec.registry)
+
+
+def open_corpus(corpus: str | Path | Mapping[str, Any], registry: Registry) -> Corpus:
+    """A path, a corpus component's name, or a mapping with its options."""
+    if not corpus or not str(corpus).strip():
+        raise DataError("no corpus is named", hint="give a text file, a directory of text files, or a corpus component")
+    raw: Any = corpus
+    if not isinstance(corpus, Mapping):
+        known = registry.names("corpus")
+        if Path(corpus).exists() or (str(corpus) not in known and ":" not in str(corpus)):
+            if not Path(corpus).exists():
+                raise DataError(
+                    f"{corpus}: no such file or directory, and no corpus has this name",
+                    hint="give a text file, a directory of text files, or a corpus component",
+                    note=f"corpora: {', '.join(known)}",
+                )
+            raw = {"name": "text", "path": str(Path(corpus).resolve())}
+    source: Corpus = build_part(resolve_part("corpus", raw, registry), directory=Path())
+    return source
+
+
+def _tokenizer_for(
+    spec: ResolvedSpec, source: Corpus, folder: Path, note: Callable[[str], None]
+) -> tuple[Tokenizer, ResolvedSpec]:
+    """The run's tokenizer, saved in its directory, and the spec that names it there."""
+    if spec.tokenizer is None:
+        raise DataError("the spec names no tokenizer, so there is no way to read text", hint="add `tokenizer: bpe`")
+    tokenizer = open_tokenizer(spec)
+    if tokenizer is None:
+        note(f"training the {spec.tokenizer.name} tokenizer")
+        component: Any = spec.tokenizer.component
+        tokenizer = component.train(spec.tokenizer.config, source.documents(), spec.vocab_size)
+    if tokenizer.vocab_size > spec.vocab_size:
+        raise DataError(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the spec's vocab_size is {spec.vocab_size}",
+            hint=f"set vocab_size: {tokenizer.vocab_size}",
+        )
+    return tokenizer, spec.with_parts(tokenizer=replace(spec.tokenizer, config=save_tokenizer(tokenizer, folder)))
+
+
+def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
+    """A run directory as it was created. Raises ModelError when it is none or is damaged."""
+    folder = Path(directory)
+    if not (folder / "train.json").is_file() or not (folder / "spec.yaml").is_file():
+        what = "no such directory" if not folder.exists() else "not a run directory (it has no train.json)"
+        raise ModelError(f"{folder}: {what}", hint="give the --out directory of a `lamina train`")
+    spec = resolve(read_spec(folder / "spec.yaml"), registry)
+    try:
+        record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+        options = RunOptions(**record["options"])
+        train = from_data(record["train"], Location(str(folder / "train.json")))
+        known = record["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        raise ModelError(f"{folder / 'train.json'}: damaged") from None
+    if not known:
+        raise ModelError(f"{folder}: written in another format; this lamina reads format {FORMAT}")
+    config = resolve_config(TrainConfig, train, spec.registry)
+    return Run(folder, spec, config, options, open_tokenizer(spec), TokenData.open(folder / "data"))
+
+
+def _batches(data: TokenData, config: TrainConfig) -> tuple[Batches, Batches | None]:
+    assert config.context is not None
+    train = Batches(data.split("train"), config.batch_size, config.context, config.seed)
+    val = Batches(data.split("val"), config.batch_size, config.context) if config.val_fraction else None
+    return train, val
+
+
+class Trainer:
+    """One run at work: decoder, optimizer, and how far they have come."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config = run, run.config
+        torch.set_num_threads(run.options.threads)
+        self.device = torch.device(run.options.device)
+        self.decoder = build(run.spec, device=self.device, seed=self.config.seed)
+        self.optimizer = build_part(self.config.optimizer).make(
+            ((name, p) for name, p in self.decoder.named_parameters() if p.requires_grad), self.config.learning_rate
+        )
+        self.schedule: Schedule = build_part(self.config.schedule)
+        self.train_batches, self.val_batches = _batches(run.data, self.config)
+        self.step = 0
+        self._logged: list[Tensor] = []  # losses since the last line in metrics.jsonl
+        self._restore()
+        backend = build_part(resolve_part("backend", run.options.backend, run.spec.registry))
+        self.runner: Decoder = backend.prepare(self.decoder, training=True)
+
+    @property
+    def model(self) -> Model:
+        return Model(self.decoder, self.run.tokenizer, self.run.spec)
+
+    def describe(self) -> str:
+        """One line on what is about to happen."""
+        config, data = self.config, self.run.data.split("train")
+        n_parameters = sum(parameter.numel() for parameter in self.decoder.parameters())
+        begin = f"from step {self.step} " if self.step else ""
+        return (
+            f"{self.run.spec.name}: {n_parameters:,} parameters, {data.n_tokens:,} tokens of text, "
+            f"training {begin}to step {config.steps}, {config.batch_size} × {config.context} tokens each"
+        )
+
+    def last_figures(self) -> dict[str, float]:
+        """The newest loss and validation loss of the run."""
+        found: dict[str, float] = {}
+        for line in (self.run.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            found |= {key: value for key, value in json.loads(line).items() if key in ("loss", "val_loss")}
+        return found
+
+    def train(
+        self,
+        report: Callable[[Progress], None] = lambda progress: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Go on to the last step. True when it was reached; False when `stop` asked for an end, after saving."""
+        config = self.config
+        self.decoder.train()
+        metrics = self._open_metrics()
+        since, tokens = time.perf_counter(), 0
+        batches = self.train_batches.ahead(self.step, config.steps)
+        try:
+            for batch in batches:
+                batch = to_device(batch, self.device)
+                torch.manual_seed(_step_seed(config.seed, self.step))
+                rate = config.learning_rate * self.schedule.factor(self.step, config.steps)
+                set_learning_rate(self.optimizer, rate, config.learning_rate)
+                loss, norm = train_step(self.runner, self.optimizer, batch, config)
+                self._logged.append(loss)
+                self.step += 1
+                tokens += batch.token_ids.numel()
+                last = self.step == config.steps
+                mean = val_loss = None
+                if self.step % config.log_every == 0 or last:
+                    mean = torch.stack(self._logged).double().mean().item()
+                    self._logged.clear()
+                    seconds = time.perf_counter() - since
+                    line = {"step": self.step, "loss": mean, "learning_rate": rate, "gradient_norm": norm}
+                    self._log(metrics, line | {"tokens_per_second": tokens / seconds})
+                    self._require_finite("loss", mean)
+                if self.val_batches is not None and (last or _due(self.step, config.eval_every)):
+                    started = time.perf_counter()
+                    val_loss = self.evaluate()
+                    self._require_finite("validation loss", val_loss)
+                    self._log(metrics, {"step": self.step, "val_loss": val_loss} | self._bits_per_byte(val_loss))
+                    since += time.perf_counter() - started
+                stopping = stop() and not last
+                if last or stopping or _due(self.step, config.save_every):
+                    started = time.perf_counter()
+                    for unseen in self._logged:
+                        self._require_finite("loss", unseen.item())
+                    self.save()
+                    since += time.perf_counter() - started
+                report(Progress(self.step, config.steps, mean, val_loss, tokens / (time.perf_counter() - since)))
+                if stopping:
+                    return False
+        finally:
+            batches.close()
+            metrics.close()
+        return True
+
+    def _require_finite(self, what: str, value: float) -> None:
+        """Ends a run that has diverged before its weights are saved."""
+        if not math.isfinite(value):
+            hint = f"lower the learning rate (now {self.config.learning_rate:g}), or use clipping"
+            raise DataError(f"the {what} is {value} at step {self.step}", hint=hint)
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss a token over the validation batches, the same at every call."""
+        assert self.val_batches is not None
+        self.decoder.eval()
+        total, count = 0.0, 0
+        for batch in self.val_batches.evaluation(self.config.eval_batches):
+            batch = to_device(batch, self.device)
+            with autocast(self.device, self.config.dtype):
+                loss, _ = token_losses(self.runner, batch)
+            total, count = total + loss.item(), count + n_targets(batch)
+        self.decoder.train()
+        return total / max(1, count)
+
+    def _bits_per_byte(self, loss: float) -> dict[str, float]:
+        split = self.run.data.split("val")
+        if not split.text_bytes:
+            return {}
+        return {"val_bits_per_byte": loss / math.log(2) * split.n_tokens / split.text_bytes}
+
+    # Checkpoints
+
+    def save(self) -> Path:
+        """A checkpoint of this step: a model directory and the training state. Older ones beyond `keep` are removed."""
+        folder = self.run.directory / CHECKPOINTS / f"step-{self.step:08d}"
+        if not folder.exists():
+            state = self.optimizer.state_dict()
+            tensors: dict[str, Tensor] = {}
+            scalars: dict[str, Any] = {}
+            for index, slots in state["state"].items():
+                for name, value in slots.items():
+                    (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{name}"] = value
+            record = {
+                "step": self.step,
+                "groups": state["param_groups"],
+                "scalars": scalars,
+                "logged": [loss.item() for loss in self._logged],
+            }
+            with atomic_directory(folder) as partial:
+                write_model(self.model, partial)
+                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
+                (partial / "state.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+        for old in checkpoints(self.run.directory)[: -self.config.keep]:
+            doomed = old.with_name(f".lamina-{old.name}.partial")
+            old.rename(doomed)  # half removed, it would pass for a checkpoint
+            shutil.rmtree(doomed, ignore_errors=True)
+        return folder
+
+    def _restore(self) -> None:
+        found = checkpoints(self.run.directory)
+        if not found:
+            return
+        remove_leftovers(self.run.directory / CHECKPOINTS)
+        folder = found[-1]
+        read_model_spec(folder, self.run.spec.registry)
+        load_tensors(self.decoder, folder / "model.safetensors")
+        try:
+            record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in (load_file(folder / "state.safetensors") | record["scalars"]).items():
+                index, _, name = key.partition(".")
+                state.setdefault(int(index), {})[name] = value
+            self.optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
+            self.step = int(record["step"])
+            self._logged = [torch.tensor(loss) for loss in record["logged"]]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelError(
+                f"{folder}: its training state cannot be read ({error})", hint="remove it to go on from the one before"
+            ) from None
+
+    def _open_metrics(self) -> Any:
+        """metrics.jsonl, without the lines of steps that will be taken again."""
+        path = self.run.directory / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.step]
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
+        return open(path, "a", encoding="utf-8", buffering=1)
+
+    @staticmethod
+    def _log(file: Any, line: dict[str, Any]) -> None:
+        file.write(json.dumps({key: _number(value) for key, value in line.items()}) + "\n")
+
+
+def _number(value: Any) -> Any:
+    """Plain JSON, which has no NaN and no infinity: null stands for both."""
+    value = value.item() if isinstance(value, Tensor) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _step_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut short
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _step_seed(seed: int, step: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+# One step: functions on their own, so that a benchmark runs what training runs
+
+
+def train_step(
+    decoder: Decoder, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig
+) -> tuple[Tensor, Tensor | float]:
+    """One optimizer step on `batch`, split into `config.accumulate` parts. Returns the mean loss a token and the
+    gradient's norm before clipping. Every token weighs the same, however the batch is split."""
+    total = max(1, n_targets(batch))
+    n_tokens = batch.token_ids.numel()
+    loss = torch.zeros((), device=batch.token_ids.device)
+    for part in split_batch(batch, config.accumulate):
+        with autocast(part.token_ids.device, config.dtype):
+            part_loss, extra = token_losses(decoder, part)
+            objective = part_loss / total
+            for value in extra.values():
+                objective = objective + value * (part.token_ids.numel() / n_tokens)
+        objective.backward()  # type: ignore[no-untyped-call]
+        loss += part_loss.detach() / total
+    return loss, update(decoder, optimizer, config.clip)
+
+
+def update(decoder: Decoder, optimizer: torch.optim.Optimizer, clip: float | None) -> Tensor | float:
+    """Turn gradients into a step and let go of them. Returns their norm before clipping."""
+    norm: Tensor | float = math.nan
+    if clip is not None:
+        norm = nn.utils.clip_grad_norm_(decoder.parameters(), clip).detach()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    after_step(decoder)
+    return norm
+
+
+def token_losses(decoder: Decoder, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of every target's cross-entropy in float32, and the losses the layers add in training."""
+    context = decoder.context(batch.token_ids, batch.document_ids)
+    return sum_losses(decoder.head(decoder.run(context)), batch), context.losses
+
+
+def sum_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """The sum of every target's cross-entropy, worked out in float32; logits (B, T, V)."""
+    logits, targets = logits.flatten(0, 1).float(), batch.targets.flatten()  # (B·T, V), (B·T)
+    if batch.weights is None:
+        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
+    each = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+    return (each * batch.weights.flatten()).sum()
+
+
+def n_targets(batch: Batch) -> int:
+    """Targets that count."""
+    if batch.document_ids is None:
+        return batch.targets.numel()
+    return int((batch.targets != IGNORED).sum())
+
+
+def split_batch(batch: Batch, parts: int) -> Iterable[Batch]:
+    """At most `parts` batches of nearly equal size."""
+    if parts == 1:
+        return [batch]
+    size = -(-batch.token_ids.shape[0] // parts)
+    fields = (batch.token_ids, batch.targets, batch.document_ids, batch.weights)
+    pieces = [field.split(size) if field is not None else None for field in fields]  # type: ignore[no-untyped-call]
+    count = len(batch.token_ids.split(size))  # type: ignore[no-untyped-call]
+    return [Batch(*(piece[i] if piece is not None else None for piece in pieces)) for i in range(count)]  # type: ignore[arg-type]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    fields = (batch.token_ids, batch.targets, batch.document_ids, batch.weights)
+    return Batch(*(field.to(device, non_blocking=True) if field is not None else None for field in fields))  # type: ignore[arg-type]
+
+
+def autocast(device: torch.device, dtype: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, highest: float) -> None:
+    """The schedule's rate for every group; a group with a `base_lr` of its own keeps its proportion."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("base_lr", highest) / highest
+
+
+def after_step(decoder: Decoder) -> None:
+    """Tell the parts that are updated by rule that the optimizer has taken a step."""
+    for module in decoder.modules():
+        if isinstance(module, ModuleComponent) and type(module).after_step is not ModuleComponent.after_step:
+            module.after_step()

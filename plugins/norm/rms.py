@@ -1,0 +1,48 @@
+"""RMSNorm: y = x / sqrt(mean(x²) + eps) · (offset + weight).  Zhang & Sennrich 2019, arXiv:1910.07467.
+
+`offset: 1.0` is Gemma's form, in which the weight starts at zero and weight decay pulls the scale towards one.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lamina.core import ComponentConfig, ConfigProblem, Norm, Register, hookimpl
+
+
+class RMSNormConfig(ComponentConfig):
+    eps: float = Field(1e-6, gt=0, description="Added to mean(x²) before the root.")
+    offset: float = Field(0.0, description="Added to the weight before it multiplies; the weight starts at 1 - offset.")
+    affine: bool = Field(True, description="Learn a weight for each channel; false leaves the bare normalisation.")
+
+    def derive(self) -> dict[str, object]:
+        if self.offset and not self.affine:
+            raise ConfigProblem("offset", "offset shifts a weight, and affine: false has none", "leave offset out")
+        return {}
+
+
+class RMSNorm(Norm):
+    """Scale each vector to unit root-mean-square; unlike LayerNorm it subtracts no mean."""
+
+    Config = RMSNormConfig
+    paper = "Zhang & Sennrich 2019, arXiv:1910.07467"
+
+    def __init__(self, config: RMSNormConfig, size: int) -> None:
+        super().__init__()
+        self.eps, self.offset, self.shape = config.eps, config.offset, (size,)
+        self.weight = nn.Parameter(torch.full((size,), 1.0 - config.offset)) if config.affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight is None or not self.offset:
+            weight = self.weight.to(x.dtype) if self.weight is not None else None
+            return F.rms_norm(x, self.shape, weight, self.eps)  # takes its mean in float32 whatever the dtype of x
+        wide = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round 1 + weight to a few values
+        return F.rms_norm(x.to(wide), self.shape, self.weight.to(wide) + self.offset, self.eps).to(x.dtype)
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("rms", RMSNorm)

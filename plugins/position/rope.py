@@ -1,0 +1,78 @@
+"""Rotary positions: the pair i of a query or key at position t is turned by the angle t · theta^(-2i/d).
+
+Su et al. 2021, arXiv:2104.09864. The product of a turned query and a turned key depends on their distance alone.
+Two layouts of the pairs are in use and give different models from the same weights: `half` pairs channel i with
+i + d/2 (Llama, GPT-NeoX), `interleaved` pairs 2i with 2i + 1 (the paper, GPT-J, DeepSeek).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lamina.core import ComponentConfig, ConfigProblem, Context, DeviceConstant, Position, Register, hookimpl
+
+
+class RoPEConfig(ComponentConfig):
+    theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths; larger for longer contexts.")
+    layout: Literal["half", "interleaved"] = Field("half", description="Which channels form a pair.")
+    fraction: float = Field(1.0, gt=0, le=1, description="Share of head_dim, from the front, that is turned.")
+
+    def derive(self, head_dim: int) -> dict[str, Any]:  # type: ignore[override]
+        width = self.width(head_dim)
+        if width < 2 or width % 2:
+            raise ConfigProblem(
+                "fraction",
+                f"channels are turned in pairs, but {self.fraction:g} of head_dim {head_dim} is {width} channels",
+                "choose head_dim and fraction so that their product is even",
+            )
+        return {}
+
+    def width(self, head_dim: int) -> int:
+        """Channels of a head that are turned."""
+        return int(head_dim * self.fraction + 1e-6)  # 0.3 · 10 is 3 in decimals and a little less in binary
+
+
+class RoPE(Position):
+    """Turns queries and keys by their position."""
+
+    Config = RoPEConfig
+    paper = "Su et al. 2021, arXiv:2104.09864"
+
+    def __init__(self, config: RoPEConfig, head_dim: int) -> None:
+        super().__init__()
+        self.width = config.width(head_dim)
+        self.partial = self.width < head_dim
+        self.interleaved = config.layout == "interleaved"
+        self.frequencies = DeviceConstant([config.theta ** (-i / self.width) for i in range(0, self.width, 2)])
+
+    def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        cos, sin = context.once(self, lambda: self._tables(context))
+        return self._turn(q, cos, sin), self._turn(k, cos, sin)
+
+    def _tables(self, context: Context) -> tuple[Tensor, Tensor]:
+        """For this call's tokens: cos, and sin with its sign at that place in the pair; both (1 or B, 1, T, width)."""
+        positions = context.queries.positions[:, None, :, None]
+        angles = positions * self.frequencies.on(positions.device)  # (1 or B, 1, T, width/2) float32
+        cos, sin = angles.cos(), angles.sin()
+        return self._join(cos, cos), self._join(-sin, sin)
+
+    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """(B, H, T, head_dim) -> the same: each channel times cos plus its partner times sin, in float32 or wider"""
+        front = x[..., : self.width] if self.partial else x
+        front = front.to(torch.promote_types(x.dtype, cos.dtype))
+        partner = self._join(front[..., 1::2], front[..., ::2]) if self.interleaved else front.roll(self.width // 2, -1)
+        turned = partner.mul_(sin).addcmul_(front, cos).to(x.dtype)
+        return torch.cat([turned, x[..., self.width :]], -1) if self.partial else turned
+
+    def _join(self, first: Tensor, second: Tensor) -> Tensor:
+        """The first and the second channels of all pairs, each laid where it belongs."""
+        return torch.stack([first, second], -1).flatten(-2) if self.interleaved else torch.cat([first, second], -1)
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("rope", RoPE)

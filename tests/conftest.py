@@ -1,0 +1,21 @@
+"""Shared by all tests: one thread, no surprises from the environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# No test is about time, and this machine may be busy with others.
+settings.register_profile("lamina", deadline=None)
+settings.load_profile("lamina")
+
+os.environ.pop("LAMINA_PLUGINS", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

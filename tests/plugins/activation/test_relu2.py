@@ -1,0 +1,14 @@
+"""SquaredReLU against its formula, number by number."""
+
+from __future__ import annotations
+
+import torch
+from torch.testing import assert_close
+
+from lamina.plugins.activation.relu2 import SquaredReLU
+
+
+def test_relu2_follows_its_formula() -> None:
+    x = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    expected = [max(z, 0.0) ** 2 for z in x.tolist()]
+    assert_close(SquaredReLU()(x), torch.tensor(expected, dtype=torch.float64))

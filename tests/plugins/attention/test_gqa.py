@@ -1,0 +1,215 @@
+"""Grouped-query attention against torch's attention, transformers' Llama, and its own cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from lamina.core import ComponentConfig, ConfigProblem, Mask, Part, Position
+from lamina.plugins.attention.gqa import GQA, GQAConfig
+from lamina.plugins.mask.causal import Causal
+from lamina.plugins.mask.sliding import Sliding, SlidingConfig
+from lamina.plugins.norm.rms import RMSNorm, RMSNormConfig
+from lamina.plugins.position.alibi import ALiBi, ALiBiConfig, slopes
+from lamina.plugins.position.none import NoPosition
+from lamina.plugins.position.rope import RoPE, RoPEConfig
+
+DIM = 12
+CAUSAL = Part("mask", "causal", Causal, ComponentConfig())
+RMS = Part("norm", "rms", RMSNorm, RMSNormConfig())
+
+
+def gqa(
+    n_heads: int = 4,
+    n_kv_heads: int | None = None,
+    *,
+    position: Position | None = None,
+    mask: Mask | None = None,
+    qk_norm: bool = False,
+    **options: Any,
+) -> GQA:
+    """Built as the core builds it, with random weights."""
+    config = GQAConfig(n_heads=n_heads, n_kv_heads=n_kv_heads, mask=CAUSAL, qk_norm=RMS if qk_norm else None, **options)
+    config = config.model_copy(update=config.derive(dim=DIM))
+    parts: Any = GQA.parts(config)
+    norms = {name: RMSNorm(RMSNormConfig(), parts[name].sizes["size"]) for name in ("q_norm", "k_norm") if parts[name]}
+    attention = GQA(config, DIM, position or NoPosition(), mask or Causal(), **norms)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return attention
+
+
+def by_hand(attention: GQA, x: Tensor, bias: Tensor | None = None, window: int | None = None) -> Tensor:
+    """Heads repeated, scores written out."""
+    groups = attention.n_heads // attention.n_kv_heads
+    q, k, v = (
+        part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for part in F.linear(x, attention.qkv.weight, attention.qkv.bias).split(
+            [heads * attention.head_dim for heads in attention.split], -1
+        )
+    )
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = q @ k.transpose(-1, -2) / attention.head_dim**0.5
+    scores = scores if bias is None else scores + bias
+    index = torch.arange(x.shape[1])
+    distance = index.unsqueeze(1) - index
+    scores[:, :, (distance < 0) | (distance >= (window or 10**9))] = -torch.inf
+    return attention.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("n_kv_heads", [None, 2, 1])
+@pytest.mark.parametrize("options", [{}, {"bias": True}, {"head_dim": 5}])
+def test_heads_share_keys_and_values_in_groups(whole: Any, n_kv_heads: int | None, options: dict[str, Any]) -> None:
+    attention, x = gqa(4, n_kv_heads, **options), torch.randn(2, 6, DIM)
+    assert_close(whole(attention, x), by_hand(attention, x))
+
+
+def test_sliding_mask_and_alibi_reach_the_scores(whole: Any) -> None:
+    attention = gqa(4, 2, position=ALiBi(ALiBiConfig(), 4), mask=Sliding(SlidingConfig(window=3)))
+    x, index = torch.randn(2, 6, DIM), torch.arange(6)
+    bias = -torch.tensor(slopes(4, 8.0)).view(1, 4, 1, 1) * (index.unsqueeze(1) - index)
+    assert_close(whole(attention, x), by_hand(attention, x, bias, window=3))
+
+
+def test_multi_head_form_equals_torch(whole: Any) -> None:
+    attention, reference = gqa(4, bias=True), nn.MultiheadAttention(DIM, 4, batch_first=True)
+    reference.load_state_dict(
+        {
+            "in_proj_weight": attention.qkv.weight,
+            "in_proj_bias": attention.qkv.bias,
+            "out_proj.weight": attention.out.weight,
+            "out_proj.bias": attention.out.bias,
+        }
+    )
+    x = torch.randn(2, 5, DIM)
+    future = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    assert_close(whole(attention, x), reference(x, x, x, attn_mask=future)[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
+def test_gqa_equals_transformers(whole: Any, family: str) -> None:
+    """Llama for rope and groups, Qwen3 for norms on heads, Gemma 2 for scale and softcap."""
+    modeling: Any = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
+    title = family.capitalize()
+    own = {"gemma2": {"query_pre_attn_scalar": 7, "attn_logit_softcapping": 0.5}}.get(family, {})
+    config = getattr(modeling, f"{title}Config")(
+        hidden_size=DIM,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        num_hidden_layers=1,
+        layer_types=["full_attention"] if family != "llama" else None,
+        attn_implementation="eager",
+        **own,
+    )
+    reference = getattr(modeling, f"{title}Attention")(config, 0).eval()
+    options = {"scale": 7**-0.5, "softcap": 0.5} if family == "gemma2" else {}
+    attention = gqa(4, 2, head_dim=6, position=RoPE(RoPEConfig(), 6), qk_norm=family == "qwen3", **options)
+    q, k, v = attention.qkv.weight.split([24, 12, 12])
+    state = {"q_proj.weight": q, "k_proj.weight": k, "v_proj.weight": v, "o_proj.weight": attention.out.weight}
+    if attention.q_norm is not None and attention.k_norm is not None:
+        state |= {"q_norm.weight": attention.q_norm.weight, "k_norm.weight": attention.k_norm.weight}
+    reference.load_state_dict(state)
+    x = torch.randn(2, 5, DIM)
+    rope = getattr(modeling, f"{title}RotaryEmbedding")(config)(x, torch.arange(5).unsqueeze(0))
+    future = torch.full((5, 5), -torch.inf).triu(1).view(1, 1, 5, 5)
+    expected, _ = reference(x, position_embeddings=rope, attention_mask=future)
+    assert_close(whole(attention, x), expected)
+
+
+positions = st.sampled_from(["none", "rope", "alibi"])
+
+
+def positioned(name: str, n_heads: int) -> Position:
+    return {"none": NoPosition(), "rope": RoPE(RoPEConfig(), 4), "alibi": ALiBi(ALiBiConfig(), n_heads)}[name]
+
+
+@given(
+    split=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    heads=st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    window=st.one_of(st.none(), st.integers(1, 6)),
+    position=positions,
+    qk_norm=st.booleans(),
+    softcap=st.sampled_from([None, 1.0]),
+    documents=st.booleans(),
+    data=st.data(),
+)
+def test_any_split_into_cached_calls_gives_one_full_call(
+    whole: Any,
+    in_calls: Any,
+    split: list[int],
+    heads: tuple[int, int],
+    window: int | None,
+    position: str,
+    qk_norm: bool,
+    softcap: float | None,
+    documents: bool,
+    data: st.DataObject,
+) -> None:
+    mask = Sliding(SlidingConfig(window=window)) if window else Causal()
+    scheme = positioned(position, heads[0])
+    attention = gqa(*heads, head_dim=4, position=scheme, mask=mask, qk_norm=qk_norm, softcap=softcap)
+    length = sum(split)
+    row = st.lists(st.integers(0, 1), min_size=length, max_size=length)
+    ids = torch.tensor([data.draw(row), data.draw(row)]) if documents else None
+    x = torch.randn(2, length, DIM)
+    assert_close(in_calls(attention, x, split, ids), whole(attention, x, ids), atol=1e-4, rtol=1e-4)
+
+
+def test_a_document_is_blind_to_the_others(whole: Any) -> None:
+    attention, x = gqa(4, 2, position=RoPE(RoPEConfig(), 3 + 1), head_dim=4), torch.randn(1, 7, DIM)
+    packed = whole(attention, x, torch.tensor([[0, 0, 0, 1, 1, 1, 1]]))
+    assert_close(packed[:, :3], whole(attention, x[:, :3]))
+    assert_close(packed[:, 3:], whole(attention, x[:, 3:]))
+
+
+def test_reordered_and_cloned_caches_go_on_as_their_rows(whole: Any, in_calls: Any) -> None:
+    attention, x = gqa(4, 2, position=RoPE(RoPEConfig(), 4), head_dim=4), torch.randn(2, 5, DIM)
+    x[1, 3:] = x[0, 3:] = torch.randn(2, DIM)
+
+    def swap(cache: Any) -> None:
+        if cache.used == 3:
+            cache.layers[0].owner.reorder(torch.tensor([1, 0]))
+
+    out = in_calls(attention, x, [3, 1, 1], None, swap)
+    assert_close(out[:, 3:], whole(attention, x)[[1, 0], 3:])
+
+
+def test_a_window_bounds_the_cache() -> None:
+    attention = gqa(4, 2, mask=Sliding(SlidingConfig(window=3)), head_dim=5)
+    state = attention.make_state(2, 100, torch.bfloat16, torch.device("cpu"))
+    assert {name: tuple(stream.shape) for name, stream in state.streams.items()} == dict.fromkeys("kv", (2, 2, 3, 5))
+
+
+def test_sizes_left_open_follow_from_the_others() -> None:
+    assert GQAConfig(n_heads=4, bias=True).derive(dim=12) == {
+        "n_kv_heads": 4,
+        "head_dim": 3,
+        "out_bias": True,
+        "scale": 3**-0.5,
+    }
+    assert GQAConfig(n_heads=4, n_kv_heads=2, head_dim=16, out_bias=True, scale=1.0).derive(dim=12) == {}
+
+
+def test_sizes_that_do_not_fit_are_refused_with_what_would() -> None:
+    with pytest.raises(ConfigProblem, match=r"n_heads \(12\) must be a multiple of n_kv_heads \(5\)") as problem:
+        GQAConfig(n_heads=12, n_kv_heads=5).derive(dim=12)
+    assert (problem.value.field, problem.value.hint) == ("n_kv_heads", "use one of 1, 2, 3, 4, 6, 12")
+    with pytest.raises(ConfigProblem, match=r"dim \(12\) must be a multiple of n_heads \(5\)") as problem:
+        GQAConfig(n_heads=5).derive(dim=12)
+    assert problem.value.field == "n_heads"
+
+
+def test_every_parameter_gets_a_gradient(whole: Any) -> None:
+    attention = gqa(4, 2, qk_norm=True, bias=True, position=RoPE(RoPEConfig(), 4), head_dim=4)
+    whole(attention, torch.randn(2, 5, DIM)).square().sum().backward()
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name

@@ -1,0 +1,173 @@
+"""Random tiny specs, drawn from every component that can stand in a decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lamina.core.build import build
+from lamina.core.decoder import Decoder
+from lamina.core.registry import load_plugins
+from lamina.core.resolve import PLACEMENTS, resolve_data
+from lamina.core.resolved import ResolvedSpec
+
+REGISTRY = load_plugins(only=[])
+VOCAB, DIM, CONTEXT = 23, 16, 24
+KINDS = ("position", "attention", "ffn", "norm", "router", "mask", "activation", "residual")  # those of a decoder
+
+Drawn = st.SearchStrategy[Any]
+
+
+def options(name: str, **drawn: Drawn) -> Drawn:
+    """A component with these options, each left out now and then."""
+    return st.fixed_dictionaries({"name": st.just(name)}, optional=drawn)
+
+
+def component(kind: str, without: tuple[str, ...] = ()) -> Drawn:
+    """Any registered component of `kind`, a new one too: by its bare name, or as SPECIAL says."""
+    names = [name for name in REGISTRY.names(kind) if name not in without]
+    return st.deferred(lambda: st.one_of(*(SPECIAL.get(kind, {}).get(name, st.just(name)) for name in names)))
+
+
+def attention(name: str, required: dict[str, Drawn], optional: dict[str, Drawn]) -> Drawn:
+    shared = {"bias": st.booleans(), "mask": component("mask")}
+    return st.fixed_dictionaries({"name": st.just(name), **required}, optional={**shared, **optional})
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> dict[str, int]:
+    n_kv_heads = draw(st.sampled_from([1, 2]))
+    found = {"n_heads": n_kv_heads * draw(st.sampled_from([1, 2])), "n_kv_heads": n_kv_heads}
+    return found if draw(st.booleans()) else {**found, "head_dim": 12}
+
+
+@st.composite
+def gqa(draw: st.DrawFn) -> dict[str, Any]:
+    rest = {
+        "qk_norm": st.none() | component("norm"),
+        "softcap": st.none() | st.just(2.0),
+        "scale": st.just(0.5),
+        "out_bias": st.booleans(),
+    }
+    return {**draw(attention("gqa", {}, rest)), **draw(heads())}
+
+
+mla = attention(
+    "mla",
+    {
+        "n_heads": st.sampled_from([1, 2]),
+        "kv_lora_rank": st.just(6),
+        "qk_nope_head_dim": st.just(4),
+        "qk_rope_head_dim": st.just(4),
+        "v_head_dim": st.sampled_from([4, 6]),
+    },
+    {"q_lora_rank": st.sampled_from([None, 5]), "norm": component("norm")},
+)
+
+
+@st.composite
+def moe(draw: st.DrawFn) -> dict[str, Any]:
+    dense = component("ffn", without=("moe",))
+    router = draw(component("router"))
+    return {"name": "moe", "n_experts": 4, "router": router, "expert": draw(dense), "shared": draw(st.none() | dense)}
+
+
+top_k = {"experts_per_token": st.sampled_from([2, 3]), "renormalise": st.booleans()}
+width = st.sampled_from([8, 12])
+
+# kind -> name -> how to draw one, where a bare name will not do or has more to show.
+SPECIAL: dict[str, dict[str, Drawn]] = {
+    "attention": {"gqa": gqa(), "mla": mla},
+    "ffn": {
+        "gated": options("gated", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
+        "mlp": options("mlp", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
+        "moe": moe(),
+    },
+    "mask": {"sliding": st.builds(dict, name=st.just("sliding"), window=st.integers(1, 5))},
+    "norm": {
+        "rms": options("rms", offset=st.just(1.0)) | st.just({"name": "rms", "affine": False}),
+        "layer": options("layer", affine=st.booleans()),
+    },
+    "position": {
+        "rope": options(
+            "rope", layout=st.sampled_from(["half", "interleaved"]), fraction=st.just(0.5), theta=st.just(100.0)
+        ),
+        "learned": options("learned", offset=st.just(2)),
+    },
+    "residual": {"scaled": st.builds(dict, name=st.just("scaled"), factor=st.just(0.7), learned=st.booleans())},
+    "router": {
+        "softmax_top_k": options("softmax_top_k", **top_k),
+        "sigmoid_bias": options("sigmoid_bias", scale=st.just(1.5), **top_k),
+    },
+}
+
+
+@st.composite
+def blocks(draw: st.DrawFn, experts: bool) -> dict[str, Any]:
+    placement = draw(st.sampled_from(sorted(PLACEMENTS)))
+    block: dict[str, Any] = {
+        "placement": placement,
+        "attention": draw(component("attention")),
+        "ffn": draw(component("ffn", without=() if experts else ("moe",))),
+        "residual": draw(component("residual")),
+    }
+    if placement not in ("none", "parallel", "parallel_two"):
+        block |= draw(st.sampled_from([{}, {}, {}, {"attention": None}, {"ffn": None}]))
+    return block
+
+
+@st.composite
+def spec_data(draw: st.DrawFn, experts: bool = True) -> dict[str, Any]:
+    """A spec as plain data: one or two kinds of block in up to three layers."""
+    kinds = {name: draw(blocks(experts)) for name in ("a", "b")[: draw(st.integers(1, 2))]}
+    position = draw(component("position"))
+    here = REGISTRY.get("position", position if isinstance(position, str) else position["name"]).component
+    if "b" in kinds and "embeddings" not in here.acts_at():  # type: ignore[attr-defined]
+        other = draw(st.sampled_from(["none", "alibi", {"name": "rope", "theta": 50.0}]))
+        kinds["b"]["position"] = other
+    return {
+        "lamina": 1,
+        "vocab_size": VOCAB,
+        "dim": DIM,
+        "context_length": CONTEXT,
+        "position": position,
+        "norm": draw(component("norm")),
+        "blocks": kinds,
+        "layers": {"pattern": list(kinds), "n_layers": draw(st.integers(len(kinds), 3))},
+        "embedding": draw(
+            st.fixed_dictionaries({}, optional={"scale": st.sampled_from(["sqrt_dim", 0.5]), "norm": component("norm")})
+        ),
+        "head": draw(
+            st.fixed_dictionaries(
+                {"tied": st.booleans()},
+                optional={"bias": st.booleans(), "scale": st.just(0.5), "softcap": st.just(3.0)},
+            )
+        ),
+        "init": {"std": 0.25},  # so that in so narrow a decoder every part is felt
+    }
+
+
+def tiny_specs(experts: bool = True) -> st.SearchStrategy[ResolvedSpec]:
+    return spec_data(experts).map(lambda data: resolve_data(data, REGISTRY))
+
+
+def has_experts(spec: ResolvedSpec) -> bool:
+    return any(block.ffn is not None and block.ffn.name == "moe" for block in spec.blocks.values())
+
+
+def build_moved(spec: ResolvedSpec, **options: Any) -> Decoder:
+    """The decoder in evaluation, with every tensor moved off the value it starts at."""
+    decoder = build(spec, **options).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in decoder.tensors().values():
+            tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+    return decoder
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> Tensor:
+    """(B, T) random ids."""
+    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
