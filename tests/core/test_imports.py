@@ -76,7 +76,7 @@ def test_what_needs_no_tensors_imports_no_torch(code: str) -> None:
 
 def test_the_root_is_imported_under_one_name() -> None:
     assert lamina.core.Norm is sys.modules["lamina.core.norm"].Norm
-    assert Path(lamina.core.__file__) == ROOT / "core" / "__init__.py"
+    assert Path(lamina.core.__file__) == Path(lamina.__file__).parent / "core" / "__init__.py"
 
 
 def test_every_plugin_file_is_registered_and_every_folder_packaged() -> None:
