@@ -25,6 +25,7 @@ _HOME = {  # module -> the public names it holds
         "slot",
     ),
     "context": ("Context", "Span"),
+    "convolution": ("causal_conv",),
     "corpus": ("Corpus",),
     "decoder": ("Decoder",),
     "decoding": ("Decoding", "Request", "Step", "one_by_one"),
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from lamina.core.component import slot as slot
     from lamina.core.context import Context as Context
     from lamina.core.context import Span as Span
+    from lamina.core.convolution import causal_conv as causal_conv
     from lamina.core.corpus import Corpus as Corpus
     from lamina.core.decoder import Decoder as Decoder
     from lamina.core.decoding import Decoding as Decoding
