@@ -1,6 +1,6 @@
 """GELU by its tanh approximation: y = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))).
 
-Hendrycks & Gimpel 2016, arXiv:1606.08415.
+Hendrycks & Gimpel 2016, arXiv:1606.08415. Elsewhere called gelu_new, gelu_fast and gelu_pytorch_tanh.
 """
 
 from __future__ import annotations
