@@ -90,6 +90,7 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
     "norm": {
         "rms": options("rms", offset=st.just(1.0)) | st.just({"name": "rms", "affine": False}),
         "layer": options("layer", affine=st.booleans()),
+        "group": st.builds(dict, name=st.just("group"), n_groups=st.just(2), centre=st.booleans()),
     },
     "position": {
         "rope": options(

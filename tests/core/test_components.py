@@ -110,8 +110,8 @@ def test_slots_are_found_with_their_kind() -> None:
 def test_a_config_is_dumped_as_what_a_person_would_write() -> None:
     config = Options(inner=part(eps=0.5), many=[part("layer")])
     assert dump_config(config) == {
-        "inner": {"name": "rms", "eps": 0.5, "offset": 0.0, "affine": True},
-        "many": [{"name": "layer", "eps": 1e-5, "affine": True, "bias": True}],
+        "inner": {"name": "rms", "eps": 0.5, "offset": 0.0, "affine": True, "round_first": False},
+        "many": [{"name": "layer", "eps": 1e-5, "offset": 0.0, "affine": True, "bias": True}],
         "rates": [0.5, 0.25],
     }
     outer = Part("odd", "odd", Component, config)

@@ -42,3 +42,26 @@ def test_a_bias_without_a_weight_is_refused() -> None:
 def test_half_precision_stays_half() -> None:
     norm = LayerNorm(LayerNormConfig(bias=True), 8)
     assert norm(torch.randn(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_offset_form_equals_nemotron(dtype: torch.dtype) -> None:
+    modeling = pytest.importorskip("transformers.models.nemotron.modeling_nemotron")
+    norm, theirs = LayerNorm(LayerNormConfig(offset=1.0, bias=True), 16), modeling.NemotronLayerNorm1P(16)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    theirs.load_state_dict(norm.state_dict())
+    x = torch.randn(3, 16).to(dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 0.02  # theirs rounds 1 + weight
+    assert_close(norm.to(dtype)(x), theirs.to(dtype)(x), atol=tolerance, rtol=tolerance)
+
+
+def test_a_new_norm_scales_by_one_whatever_the_offset() -> None:
+    x = torch.randn(4, 8)
+    plain = LayerNorm(LayerNormConfig(bias=True), 8)(x)
+    assert_close(LayerNorm(LayerNormConfig(bias=True, offset=1.0), 8)(x), plain)
+
+
+def test_an_offset_without_a_weight_is_refused() -> None:
+    with pytest.raises(ConfigProblem, match="affine: false has none"):
+        LayerNormConfig(affine=False, offset=1.0).derive()

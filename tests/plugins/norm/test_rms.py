@@ -73,3 +73,25 @@ def test_gradients_are_right(offset: float) -> None:
 
 def test_a_weight_kept_in_float32_serves_half_precision_without_a_warning() -> None:
     assert RMSNorm(RMSNormConfig(), 8)(torch.randn(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("family", "options"), [("llama", {"round_first": True}), ("gpt_oss", {})])
+def test_bfloat16_rounds_where_the_family_does(family: str, options: dict[str, bool]) -> None:
+    """Bit for bit: Llama rounds, then multiplies; GPT-OSS and Gemma multiply in float32, then round."""
+    modeling = pytest.importorskip(f"transformers.models.{family}.modeling_{family}")
+    theirs = getattr(modeling, {"llama": "LlamaRMSNorm", "gpt_oss": "GptOssRMSNorm"}[family])(64, eps=1e-6)
+    norm = randomised(RMSNorm(RMSNormConfig(**options), 64))
+    theirs.load_state_dict(norm.state_dict())
+    x = torch.randn(64, 64).to(torch.bfloat16)
+    assert norm.to(torch.bfloat16)(x).equal(theirs.to(torch.bfloat16)(x))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_rounding_first_changes_nothing_in_float32(offset: float) -> None:
+    norm, x = randomised(RMSNorm(RMSNormConfig(offset=offset, round_first=True), 8)), torch.randn(3, 8)
+    assert_close(norm(x), F.rms_norm(x, (8,), norm.weight + offset, 1e-6))
+
+
+def test_rounding_first_without_a_weight_is_refused() -> None:
+    with pytest.raises(ConfigProblem, match="round_first is about the weight"):
+        RMSNormConfig(affine=False, round_first=True).derive()
