@@ -40,16 +40,32 @@ _HOME = {  # module -> the public names it holds
         "SpecError",
     ),
     "ffn": ("FFN",),
+    "joint_optimizer": ("JointOptimizer",),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
     "norm": ("Norm",),
-    "optimizer": ("Optimizer", "Schedule", "decay_groups", "warm_up"),
+    "optimizer": ("Optimizer", "Schedule", "decay_groups", "hidden_matrices", "warm_up"),
     "position": ("Position",),
     "residual": ("Residual",),
-    "router": ("Router", "RouterLinear", "Routing", "TopKConfig"),
+    "router": ("Router", "RouterLinear", "Routing"),
     "sampler": ("History", "Sampler"),
+    "scan": ("delta_scan", "linear_scan"),
     "softmax_attention": ("attend", "visible"),  # a module called `attend` would hide the function
     "tokenizer": ("StreamDecoder", "Tokenizer"),
+    "top_k": (
+        "BALANCED_LOSS",
+        "SCORES",
+        "BiasedTopK",
+        "BiasedTopKConfig",
+        "GroupedTopKConfig",
+        "RouterLossConfig",
+        "TopKConfig",
+        "best_experts",
+        "check_experts_per_token",
+        "jitter",
+        "router_losses",
+        "weights_of",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -94,6 +110,7 @@ if TYPE_CHECKING:
     from lamina.core.errors import RunFailure as RunFailure
     from lamina.core.errors import SpecError as SpecError
     from lamina.core.ffn import FFN as FFN
+    from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
     from lamina.core.mask import Mask as Mask
     from lamina.core.module import DeviceConstant as DeviceConstant
@@ -105,16 +122,30 @@ if TYPE_CHECKING:
     from lamina.core.optimizer import Optimizer as Optimizer
     from lamina.core.optimizer import Schedule as Schedule
     from lamina.core.optimizer import decay_groups as decay_groups
+    from lamina.core.optimizer import hidden_matrices as hidden_matrices
     from lamina.core.optimizer import warm_up as warm_up
     from lamina.core.position import Position as Position
     from lamina.core.residual import Residual as Residual
     from lamina.core.router import Router as Router
     from lamina.core.router import RouterLinear as RouterLinear
     from lamina.core.router import Routing as Routing
-    from lamina.core.router import TopKConfig as TopKConfig
     from lamina.core.sampler import History as History
     from lamina.core.sampler import Sampler as Sampler
+    from lamina.core.scan import delta_scan as delta_scan
+    from lamina.core.scan import linear_scan as linear_scan
     from lamina.core.softmax_attention import attend as attend
     from lamina.core.softmax_attention import visible as visible
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder
     from lamina.core.tokenizer import Tokenizer as Tokenizer
+    from lamina.core.top_k import BALANCED_LOSS as BALANCED_LOSS
+    from lamina.core.top_k import SCORES as SCORES
+    from lamina.core.top_k import BiasedTopK as BiasedTopK
+    from lamina.core.top_k import BiasedTopKConfig as BiasedTopKConfig
+    from lamina.core.top_k import GroupedTopKConfig as GroupedTopKConfig
+    from lamina.core.top_k import RouterLossConfig as RouterLossConfig
+    from lamina.core.top_k import TopKConfig as TopKConfig
+    from lamina.core.top_k import best_experts as best_experts
+    from lamina.core.top_k import check_experts_per_token as check_experts_per_token
+    from lamina.core.top_k import jitter as jitter
+    from lamina.core.top_k import router_losses as router_losses
+    from lamina.core.top_k import weights_of as weights_of

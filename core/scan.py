@@ -1,0 +1,190 @@
+"""Linear recurrences over a sequence, in chunks: products of matrices within a chunk, a small state between chunks.
+
+Linear attention, retention and state-space duality are one recurrence, the (gated) delta rule another:
+
+    linear   S_t = a_t · S_{t-1} + k_t v_tᵀ                            y_t = S_tᵀ q_t
+    delta    S_t = a_t · S_{t-1} + β_t k_t (v_t - a_t S_{t-1}ᵀ k_t)ᵀ   y_t = S_tᵀ q_t
+
+with a decay a_t = exp(log_decay_t) in (0, 1]. Dao & Gu 2024 (arXiv:2405.21060, section 6) and Yang et al. 2024
+(arXiv:2406.06484, arXiv:2412.06464) give the chunked forms. A token at position 0 begins a document: the state is
+empty there. Work is done in float32 or wider; a state carried over many tokens would drown in bfloat16's rounding.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from lamina.core.context import Span
+
+CHUNK = 64  # tokens; work within a chunk grows with it, the number of states between chunks shrinks
+
+
+def linear_scan(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, queries: Span, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """S_t = a_t · S_{t-1} + k_t v_tᵀ,  y_t = S_tᵀ q_t.
+
+    q and k (B, G, T, N), v (B, H, T, P) with H a multiple of G, `log_decay` (1 or B, H, T or 1) or None for no decay,
+    `state` (B, H, N, P) from before these tokens or None -> y (B, H, T, P) in float32 or wider, the state after them.
+    """
+    with _exact(v.device):
+        if v.shape[2] == 1:
+            return _step(q, k, v, log_decay, queries, state, None)
+        heads = _Heads.of(q, k, v, log_decay, queries, state)
+        y = (heads.q @ heads.k.mT * heads.within) @ heads.v  # (B, G, R, Z, C, P)
+        added = (heads.k * heads.leaving.unsqueeze(-1)).mT @ heads.v  # (B, G, R, Z, N, P)
+        state, before = heads.state, []
+        for kept, more in zip(heads.across.unbind(3), added.unbind(3), strict=True):
+            before.append(state)
+            state = torch.addcmul(more, kept[..., None, None], state)
+        y = y + (heads.q * heads.entering.unsqueeze(-1)) @ torch.stack(before, 3)
+        return heads.whole(y, state)
+
+
+def delta_scan(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, queries: Span, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """S_t = a_t · S_{t-1} + β_t k_t (v_t - a_t S_{t-1}ᵀ k_t)ᵀ,  y_t = S_tᵀ q_t.
+
+    As `linear_scan`, with the writing strength `beta` (B, H, T); keys should have unit length.
+    """
+    with _exact(v.device):
+        if v.shape[2] == 1:
+            return _step(q, k, v, log_decay, queries, state, beta)
+        heads = _Heads.of(q, k, v, log_decay, queries, state, beta)
+        # What the tokens of a chunk write depends on what those before them wrote: a triangular system for all at once.
+        strength = heads.beta.unsqueeze(-1)
+        system = (strength * (heads.k @ heads.k.mT) * heads.within).tril(-1)
+        given = torch.cat([heads.v * strength, heads.k * (strength * heads.entering.unsqueeze(-1))], -1)
+        solved = torch.linalg.solve_triangular(system, given, upper=False, unitriangular=True)
+        written, erased = solved.split_with_sizes([v.shape[-1], k.shape[-1]], -1)
+        scores = heads.q @ heads.k.mT * heads.within
+        read, kept_keys = heads.q * heads.entering.unsqueeze(-1), (heads.k * heads.leaving.unsqueeze(-1)).mT
+        state, outputs = heads.state, []
+        chunks = (tensor.unbind(3) for tensor in (written, erased, scores, read, kept_keys, heads.across))
+        for own, seen, score, reader, keys, kept in zip(*chunks, strict=True):
+            new = own - seen @ state  # (B, G, R, C, P)
+            outputs.append(reader @ state + score @ new)
+            state = torch.addcmul(keys @ new, kept[..., None, None], state)
+        return heads.whole(torch.stack(outputs, 3), state)
+
+
+@dataclass
+class _Heads:
+    """Inputs cut into Z chunks of C tokens, with R = H / G heads of values to a head of keys; decays between tokens."""
+
+    q: Tensor  # (B, G, 1, Z, C, N)
+    k: Tensor
+    v: Tensor  # (B, G, R, Z, C, P)
+    beta: Tensor  # (B, G, R, Z, C)
+    state: Tensor  # (B, G, R, N, P)
+    within: Tensor  # (…, Z, C, C) decay from token j to token i of a chunk, 0 where i cannot see j
+    entering: Tensor  # (…, Z, C) decay from before the chunk to token i
+    leaving: Tensor  # (…, Z, C) decay from token j to the chunk's end
+    across: Tensor  # (…, Z) decay over the whole chunk
+    length: int
+
+    @staticmethod
+    def of(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_decay: Tensor | None,
+        queries: Span,
+        state: Tensor | None,
+        beta: Tensor | None = None,
+    ) -> _Heads:
+        batch, groups, length, width = k.shape
+        n_heads, dtype = v.shape[1], torch.promote_types(v.dtype, torch.float32)
+        chunk = min(CHUNK, length)
+        ratio = n_heads // groups
+
+        def cut(x: Tensor, per_group: int) -> Tensor:
+            """(B, G·per_group, T, …) -> (B, G, per_group, Z, C, …), the last chunk filled with zeros"""
+            x = x.to(dtype)
+            if extra := -length % chunk:
+                x = F.pad(x, (0, 0) * (x.dim() - 3) + (0, extra))
+            return x.reshape(x.shape[0], -1, per_group, x.shape[2] // chunk, chunk, *x.shape[3:])
+
+        if log_decay is None:
+            log_decay = torch.zeros(1, 1, 1, dtype=dtype, device=v.device)
+        per_group = ratio if log_decay.shape[1] == n_heads else 1
+        total = cut(log_decay.expand(-1, -1, length), per_group).cumsum(-1)  # (…, Z, C)
+        gap = total.unsqueeze(-1) - total.unsqueeze(-2)
+        visible = torch.ones(chunk, chunk, dtype=torch.bool, device=v.device).tril()
+        entering, leaving, across = total, total[..., -1:] - total, total[..., -1]
+        if queries.documents is not None:
+            # Documents begun since the chunk's start: equal numbers are one document, 0 is that of the state before it.
+            begun = cut((queries.positions == 0).unsqueeze(1), 1).cumsum(-1)  # (B, 1, 1, Z, C)
+            last = begun[..., -1:]
+            visible = visible & (begun.unsqueeze(-1) == begun.unsqueeze(-2))
+            entering = entering.masked_fill(begun > 0, -torch.inf)
+            leaving = leaving.masked_fill(begun != last, -torch.inf)
+            across = across.masked_fill(last.squeeze(-1) > 0, -torch.inf)
+        gap = gap.masked_fill(~visible, -torch.inf)  # before the exponential: a gap the wrong way round overflows
+        if state is None:
+            state = torch.zeros(batch, n_heads, width, v.shape[-1], dtype=dtype, device=v.device)
+        return _Heads(
+            cut(q, 1),
+            cut(k, 1),
+            cut(v, ratio),
+            cut(beta, ratio) if beta is not None else total,
+            state.to(dtype).view(batch, groups, ratio, width, -1),
+            gap.exp(),
+            entering.exp(),
+            leaving.exp(),
+            across.exp(),
+            length,
+        )
+
+    def whole(self, y: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Chunks and groups joined again: (B, H, T, P), (B, H, N, P)"""
+        y = y.flatten(3, 4).flatten(1, 2)
+        return y[:, :, : self.length], state.flatten(1, 2)
+
+
+def _step(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, queries: Span, state: Tensor | None, beta: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """One token: the recurrence as it is written, the delta rule when `beta` (B, H, 1) is given."""
+    dtype = torch.promote_types(v.dtype, torch.float32)
+    batch, groups, _, width = k.shape
+    q, k = q.to(dtype).unsqueeze(2), k.to(dtype).unsqueeze(2)  # (B, G, 1, 1, N)
+    v = v.to(dtype).view(batch, groups, -1, 1, v.shape[-1])  # (B, G, R, 1, P)
+    if state is None:
+        state = torch.zeros(batch, groups, v.shape[2], width, v.shape[-1], dtype=dtype, device=v.device)
+    else:
+        state = state.to(dtype)
+        if log_decay is not None:
+            state = state * log_decay.to(dtype).exp().unsqueeze(-1)
+        if queries.documents is not None:
+            state = state.masked_fill((queries.positions == 0)[..., None, None], 0.0)
+        state = state.view(batch, groups, -1, width, v.shape[-1])
+    if beta is not None:
+        v = beta.to(dtype).view(batch, groups, -1, 1, 1) * (v - k @ state)
+    state = state + k.mT @ v
+    return (q @ state).flatten(1, 2), state.flatten(1, 2)
+
+
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
+    """Products in the dtype of their inputs, whatever autocast says."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+if torch.ops.aten.linalg_solve_triangular not in flop_registry:
+
+    @register_flop_formula(torch.ops.aten.linalg_solve_triangular)
+    def _solve_flops(system: Any, given: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        """A multiply-add for each entry of the triangle and each right-hand side; torch tells no cost of its own."""
+        rows, columns = out_shape[-2:]
+        batch = out_shape.numel() // (rows * columns)
+        return int(batch * rows * rows * columns)
