@@ -47,6 +47,7 @@ _HOME = {  # module -> the public names it holds
     "optimizer": ("Optimizer", "Schedule", "decay_groups", "hidden_matrices", "warm_up"),
     "position": ("Position",),
     "residual": ("Residual",),
+    "rope_scaling": ("FixedScaling", "RopeScaling", "rope_frequencies"),
     "router": ("Router", "RouterLinear", "Routing"),
     "sampler": ("History", "Sampler"),
     "scan": ("delta_scan", "linear_scan"),
@@ -126,6 +127,9 @@ if TYPE_CHECKING:
     from lamina.core.optimizer import warm_up as warm_up
     from lamina.core.position import Position as Position
     from lamina.core.residual import Residual as Residual
+    from lamina.core.rope_scaling import FixedScaling as FixedScaling
+    from lamina.core.rope_scaling import RopeScaling as RopeScaling
+    from lamina.core.rope_scaling import rope_frequencies as rope_frequencies
     from lamina.core.router import Router as Router
     from lamina.core.router import RouterLinear as RouterLinear
     from lamina.core.router import Routing as Routing

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lamina.core.component import ComponentConfig
 from lamina.core.context import Context
-from lamina.core.errors import ConfigProblem
 from lamina.core.module import Linear, ModuleComponent
 
 
@@ -29,49 +26,33 @@ class Routing:
     weights: Tensor  # (N, k) what each chosen expert's output is multiplied by
     indices: Tensor  # (N, k) int64, the chosen experts
     losses: dict[str, Tensor] = field(default_factory=dict)  # scalars to add to the training loss, already weighted
+    kept: Tensor | None = None  # (N, k) bool, the entries that are choices, where tokens have fewer than k; else all
 
     def load(self) -> Tensor:
-        """(E,) int64: how many of the N·k choices fell on each expert."""
+        """(E,) int64: how many of the choices fell on each expert."""
         chosen = self.indices.flatten()
+        ones = torch.ones_like(chosen) if self.kept is None else self.kept.flatten().to(chosen.dtype)
         # Not bincount, which makes an accelerator wait and does not run on the meta device.
-        counts = torch.zeros(self.logits.shape[-1], dtype=torch.int64, device=chosen.device)
-        return counts.scatter_add_(0, chosen, torch.ones_like(chosen))
+        return torch.zeros(self.logits.shape[-1], dtype=torch.int64, device=chosen.device).scatter_add_(0, chosen, ones)
 
-
-class TopKConfig(ComponentConfig):
-    """The options of every router that gives each token its k best experts."""
-
-    experts_per_token: int = Field(2, gt=0, description="How many experts each token goes to.")
-    renormalise: bool = Field(True, description="Whether the chosen experts' weights are scaled to sum to one.")
-
-    def derive(self, n_experts: int) -> dict[str, Any]:
-        k = self.experts_per_token
-        if k > n_experts:
-            raise ConfigProblem(
-                "experts_per_token",
-                f"experts_per_token ({k}) must be at most n_experts ({n_experts})",
-                f"use {n_experts} or fewer, or more experts",
-            )
-        if k == 1 and self.renormalise:
-            raise ConfigProblem(
-                "renormalise",
-                "with one expert a token a renormalised weight is always 1, so the router would learn nothing",
-                "set renormalise: false",
-            )
-        return {}
+    def entropy(self) -> Tensor:
+        """(N,) of softmax(logits), in nats: 0 when one expert is sure of a token, log E when all are equally likely."""
+        return torch.special.entr(self.logits.softmax(-1)).sum(-1)  # type: ignore[no-any-return]
 
 
 class RouterLinear(Linear):
-    """Router logits, in float32 whatever the model's precision: bfloat16 rounds close experts onto each other."""
+    """Router logits, in float32 at least: bfloat16 rounds close experts onto each other."""
 
-    def __init__(self, dim: int, n_experts: int) -> None:
-        super().__init__(dim, n_experts, bias=False)
+    def __init__(self, dim: int, n_experts: int, bias: bool = False) -> None:
+        super().__init__(dim, n_experts, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, E) float32"""
+        """(N, D) -> (N, E) float32, or float64 for such an input"""
         device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # the meta device has none
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
         with torch.autocast(device, enabled=False):
-            return F.linear(x.float(), self.weight.float())
+            return F.linear(x.to(dtype), self.weight.to(dtype), bias)
 
 
 class Router(ModuleComponent, ABC):
@@ -83,11 +64,12 @@ class Router(ModuleComponent, ABC):
     @property
     @abstractmethod
     def experts_per_token(self) -> int:
-        """k"""
+        """k, or the mean where it differs from token to token"""
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Routing:
-        """(N, D) -> Routing. Losses are filled in training mode only."""
+        """(N, D) -> Routing. Losses are filled in training mode only. Draws from torch's own generator, which training
+        seeds before every step."""
 
     if TYPE_CHECKING:
         __call__ = forward

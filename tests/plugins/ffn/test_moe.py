@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.core import FFN, Activation, Context, Part, Router, Routing, Span
+from lamina.core import FFN, Activation, BiasedTopKConfig, Context, Part, Router, Routing, Span
 from lamina.plugins.ffn.gated import Gated, GatedConfig
 from lamina.plugins.ffn.moe import MoE, MoEConfig
-from lamina.plugins.router.sigmoid_bias import SigmoidBias, SigmoidBiasConfig
+from lamina.plugins.router.sigmoid_bias import SigmoidBias
 from lamina.plugins.router.softmax_top_k import SoftmaxTopK, SoftmaxTopKConfig
 
 D, F, E, K = 8, 12, 5, 2
@@ -142,7 +142,7 @@ def test_router_losses_reach_the_context_in_training_only_and_add_up_over_layers
 
 @pytest.mark.parametrize("make_router", [
     lambda: SoftmaxTopK(SoftmaxTopKConfig(balance_loss=0.01, z_loss=0.01), D, E),
-    lambda: SigmoidBias(SigmoidBiasConfig(), D, E),
+    lambda: SigmoidBias(BiasedTopKConfig(), D, E),
 ], ids=["softmax_top_k", "sigmoid_bias"])  # fmt: skip
 def test_on_the_meta_device_shapes_and_flops_are_those_of_a_real_run(make_router: Callable[[], Router]) -> None:
     moe = make_moe(router=make_router(), shared=True)

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lamina.core import Context, Span
-from lamina.plugins.router.sigmoid_bias import SigmoidBias, SigmoidBiasConfig
+from lamina.core import BiasedTopKConfig, Context, Span
+from lamina.plugins.router.sigmoid_bias import SigmoidBias
 
 CONTEXT = Context(torch.zeros(1, 1, dtype=torch.int64), Span.run(0, 1, torch.device("cpu")))
 
 
 def make_router(dim: int = 4, n_experts: int = 6, **options: object) -> SigmoidBias:
-    router = SigmoidBias(SigmoidBiasConfig(**options), dim, n_experts)
+    router = SigmoidBias(BiasedTopKConfig(**options), dim, n_experts)
     nn.init.normal_(router.linear.weight)
     return router
 
