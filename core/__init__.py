@@ -12,6 +12,7 @@ _HOME = {  # module -> the public names it holds
     "activation": ("Activation",),
     "attention": ("Attention",),
     "backend": ("Backend",),
+    "beams": ("search_beams",),
     "cache": ("Cache", "LayerState"),
     "component": (
         "API_VERSION",
@@ -28,7 +29,7 @@ _HOME = {  # module -> the public names it holds
     "convolution": ("causal_conv",),
     "corpus": ("Corpus",),
     "decoder": ("Decoder",),
-    "decoding": ("Decoding", "Request", "Step", "one_by_one"),
+    "decoding": ("Decoding", "OtherModel", "Request", "Step", "draw", "one_by_one", "row_by_row", "uniforms"),
     "errors": (
         "ConfigProblem",
         "DataError",
@@ -52,14 +53,15 @@ _HOME = {  # module -> the public names it holds
     "sampler": ("History", "Sampler"),
     "scan": ("delta_scan", "linear_scan"),
     "softmax_attention": ("attend", "visible"),  # a module called `attend` would hide the function
+    "speculation": ("Drafter", "Speculation"),
     "tokenizer": ("StreamDecoder", "Tokenizer"),
     "top_k": (
         "BALANCED_LOSS",
-        "SCORES",
         "BiasedTopK",
         "BiasedTopKConfig",
         "GroupedTopKConfig",
         "RouterLossConfig",
+        "SCORES",
         "TopKConfig",
         "best_experts",
         "check_experts_per_token",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from lamina.core.activation import Activation as Activation
     from lamina.core.attention import Attention as Attention
     from lamina.core.backend import Backend as Backend
+    from lamina.core.beams import search_beams as search_beams
     from lamina.core.cache import Cache as Cache
     from lamina.core.cache import LayerState as LayerState
     from lamina.core.component import API_VERSION as API_VERSION
@@ -99,9 +102,13 @@ if TYPE_CHECKING:
     from lamina.core.corpus import Corpus as Corpus
     from lamina.core.decoder import Decoder as Decoder
     from lamina.core.decoding import Decoding as Decoding
+    from lamina.core.decoding import OtherModel as OtherModel
     from lamina.core.decoding import Request as Request
     from lamina.core.decoding import Step as Step
+    from lamina.core.decoding import draw as draw
     from lamina.core.decoding import one_by_one as one_by_one
+    from lamina.core.decoding import row_by_row as row_by_row
+    from lamina.core.decoding import uniforms as uniforms
     from lamina.core.errors import ConfigProblem as ConfigProblem
     from lamina.core.errors import DataError as DataError
     from lamina.core.errors import GenerationError as GenerationError
@@ -139,6 +146,8 @@ if TYPE_CHECKING:
     from lamina.core.scan import linear_scan as linear_scan
     from lamina.core.softmax_attention import attend as attend
     from lamina.core.softmax_attention import visible as visible
+    from lamina.core.speculation import Drafter as Drafter
+    from lamina.core.speculation import Speculation as Speculation
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder
     from lamina.core.tokenizer import Tokenizer as Tokenizer
     from lamina.core.top_k import BALANCED_LOSS as BALANCED_LOSS
