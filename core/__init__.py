@@ -40,8 +40,10 @@ _HOME = {  # module -> the public names it holds
         "RunFailure",
         "SpecError",
     ),
+    "extras": ("load_extra",),
     "ffn": ("FFN",),
     "joint_optimizer": ("JointOptimizer",),
+    "library_tokenizer": ("LibraryConfig", "LibraryTokenizer", "add_special", "told"),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
     "norm": ("Norm",),
@@ -54,7 +56,9 @@ _HOME = {  # module -> the public names it holds
     "scan": ("delta_scan", "linear_scan"),
     "softmax_attention": ("attend", "visible"),  # a module called `attend` would hide the function
     "speculation": ("Drafter", "Speculation"),
-    "tokenizer": ("StreamDecoder", "Tokenizer"),
+    "special_files": ("SpecialFiles",),
+    "token_shift": ("token_shift",),
+    "tokenizer": ("BEGINS", "ENDS", "StreamDecoder", "Tokenizer", "show_bytes", "usual"),
     "top_k": (
         "BALANCED_LOSS",
         "BiasedTopK",
@@ -117,8 +121,13 @@ if TYPE_CHECKING:
     from lamina.core.errors import PluginError as PluginError
     from lamina.core.errors import RunFailure as RunFailure
     from lamina.core.errors import SpecError as SpecError
+    from lamina.core.extras import load_extra as load_extra
     from lamina.core.ffn import FFN as FFN
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
+    from lamina.core.library_tokenizer import LibraryConfig as LibraryConfig
+    from lamina.core.library_tokenizer import LibraryTokenizer as LibraryTokenizer
+    from lamina.core.library_tokenizer import add_special as add_special
+    from lamina.core.library_tokenizer import told as told
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
     from lamina.core.mask import Mask as Mask
     from lamina.core.module import DeviceConstant as DeviceConstant
@@ -148,8 +157,14 @@ if TYPE_CHECKING:
     from lamina.core.softmax_attention import visible as visible
     from lamina.core.speculation import Drafter as Drafter
     from lamina.core.speculation import Speculation as Speculation
+    from lamina.core.special_files import SpecialFiles as SpecialFiles
+    from lamina.core.tokenizer import BEGINS as BEGINS
+    from lamina.core.tokenizer import ENDS as ENDS
+    from lamina.core.token_shift import token_shift as token_shift
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder
     from lamina.core.tokenizer import Tokenizer as Tokenizer
+    from lamina.core.tokenizer import show_bytes as show_bytes
+    from lamina.core.tokenizer import usual as usual
     from lamina.core.top_k import BALANCED_LOSS as BALANCED_LOSS
     from lamina.core.top_k import SCORES as SCORES
     from lamina.core.top_k import BiasedTopK as BiasedTopK

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -150,6 +151,7 @@ class Cache:
         self.layers = list(layers)
         self.batch, self.length, self.device = batch, length, device
         self.used = 0
+        self.room = length  # tokens it was made for, while it was empty: what depends on a text's length is told this
         # By capacity, while a call runs: what the layers' `keys` give. Made before the layers run, because a compiled
         # layer must not leave tensors to later ones.
         self.placed_keys: dict[int, Span] = {}
@@ -180,8 +182,9 @@ class Cache:
             )
         if self.used == 0:  # a call that failed may have left something
             self._ids = self._documents = self._positions = None
+            self.room = self.length
         if document_ids is None and self._ids is None:
-            return Span.run(self.used, new, self.device)
+            return replace(Span.run(self.used, new, self.device), room=self.room)
         ids, documents, positions = self._document_tensors()
         end = slice(self.used, self.used + new)
         ids[:, end] = document_ids if document_ids is not None else ids[:, self.used - 1 : self.used]
@@ -192,7 +195,8 @@ class Cache:
             span = place_documents(ids[:, end], ids[:, last], documents[:, last], positions[:, last])
         assert span.documents is not None
         documents[:, end], positions[:, end] = span.documents, span.positions
-        return span
+        begins = torch.arange(self.used, self.used + new, device=self.device) - span.positions  # (B, T)
+        return replace(span, room=self.room - begins)
 
     def _document_tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._ids is None or self._documents is None or self._positions is None:

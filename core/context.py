@@ -18,16 +18,35 @@ class Span:
 
     `positions` (1 or B, T) int64 count within the document. `documents` (B, T) int64 number the documents of a row in
     order, None when every row is one document; then positions are `start, start + 1, …` and `start` is known.
+    `room`, in cached calls, is how long the document of each token can become in its cache: an int, or (B, T).
     """
 
     positions: Tensor
     documents: Tensor | None = None
     start: int | None = None
+    room: int | Tensor | None = None
     _once: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def length(self) -> int:
         return self.positions.shape[-1]
+
+    @property
+    def text_lengths(self) -> int | Tensor:
+        """How long the document of each token is, an int or (1 or B, T); in cached calls, how long it can become.
+
+        Every call of a text is told the same, as long as its cache was made for the text.
+        """
+        if self.room is not None:
+            return self.room
+        if self.start is not None:
+            return self.start + self.length
+        index = torch.arange(self.length, device=self.positions.device).expand_as(self.positions)
+        # A document goes on where the next token is one position further; its last token tells its length.
+        ends = torch.ones_like(self.positions, dtype=torch.bool)
+        ends[:, :-1] = self.positions[:, 1:] != self.positions[:, :-1] + 1
+        last = torch.where(ends, index, self.length).flip(-1).cummin(-1).values.flip(-1)
+        return self.positions.gather(-1, last) + 1
 
     def once_with(self, other: Span, key: Hashable, make: Callable[[], Made]) -> Made:
         """`make()`, worked out the first time `key` is asked for of this span and `other`."""

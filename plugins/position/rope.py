@@ -2,7 +2,8 @@
 
 Su et al. 2021, arXiv:2104.09864. The product of a turned query and a turned key depends on their distance alone.
 Two layouts of the pairs are in use and give different models from the same weights: `half` pairs channel i with
-i + d/2 (Llama, GPT-NeoX), `interleaved` pairs 2i with 2i + 1 (the paper, GPT-J, DeepSeek).
+i + d/2 (Llama, GPT-NeoX), `interleaved` pairs 2i with 2i + 1 (the paper, GPT-J, DeepSeek). A `scaling` changes the
+frequencies, and sometimes the size of turned channels, to serve longer texts.
 """
 
 from __future__ import annotations
@@ -13,13 +14,27 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lamina.core import ComponentConfig, ConfigProblem, Context, DeviceConstant, Position, Register, hookimpl
+from lamina.core import (
+    ComponentConfig,
+    ConfigProblem,
+    Context,
+    FixedScaling,
+    Part,
+    Parts,
+    Position,
+    Register,
+    RopeScaling,
+    hookimpl,
+    rope_frequencies,
+    slot,
+)
 
 
 class RoPEConfig(ComponentConfig):
     theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths; larger for longer contexts.")
     layout: Literal["half", "interleaved"] = Field("half", description="Which channels form a pair.")
     fraction: float = Field(1.0, gt=0, le=1, description="Share of head_dim, from the front, that is turned.")
+    scaling: Part | None = slot("rope_scaling", None, description="Other frequencies, for texts longer than trained.")
 
     def derive(self, head_dim: int) -> dict[str, Any]:  # type: ignore[override]
         width = self.width(head_dim)
@@ -42,12 +57,17 @@ class RoPE(Position):
     Config = RoPEConfig
     paper = "Su et al. 2021, arXiv:2104.09864"
 
-    def __init__(self, config: RoPEConfig, head_dim: int) -> None:
+    def __init__(self, config: RoPEConfig, head_dim: int, scaling: RopeScaling | None = None) -> None:
         super().__init__()
         self.width = config.width(head_dim)
         self.partial = self.width < head_dim
         self.interleaved = config.layout == "interleaved"
-        self.frequencies = DeviceConstant([config.theta ** (-i / self.width) for i in range(0, self.width, 2)])
+        self.scaling = scaling or FixedScaling(rope_frequencies(config.theta, self.width))
+
+    @classmethod
+    def parts(cls, config: RoPEConfig, head_dim: int) -> Parts:  # type: ignore[override]
+        scaling = config.scaling.at(theta=config.theta, width=config.width(head_dim)) if config.scaling else None
+        return {"scaling": scaling}
 
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         cos, sin = context.once(self, lambda: self._tables(context))
@@ -55,9 +75,12 @@ class RoPE(Position):
 
     def _tables(self, context: Context) -> tuple[Tensor, Tensor]:
         """For this call's tokens: cos, and sin with its sign at that place in the pair; both (1 or B, 1, T, width)."""
-        positions = context.queries.positions[:, None, :, None]
-        angles = positions * self.frequencies.on(positions.device)  # (1 or B, 1, T, width/2) float32
+        frequencies, factor = self.scaling.turns(context.queries)
+        angles = context.queries.positions.unsqueeze(-1) * frequencies  # (1 or B, T, width/2) float32
         cos, sin = angles.cos(), angles.sin()
+        if isinstance(factor, Tensor) or factor != 1.0:
+            cos, sin = cos * factor, sin * factor
+        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
         return self._join(cos, cos), self._join(-sin, sin)
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
