@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lamina.core.cache import LayerState
 from lamina.core.context import Context
+from lamina.core.mask import Mask
 from lamina.core.module import ModuleComponent
 
 
@@ -24,6 +25,12 @@ class Attention(ModuleComponent, ABC):
     kind = "attention"
     told = ("dim", "layer", "n_layers", "context_length", "position")
     keeps_shape = True
+
+    @property
+    def lookahead(self) -> float:
+        """As `Mask.lookahead`, of the masks this attention holds."""
+        held = (value for module in self.modules() for value in vars(module).values())
+        return max((mask.lookahead for mask in held if isinstance(mask, Mask)), default=0)
 
     @classmethod
     def position_sizes(cls, config: Any) -> dict[str, int] | None:

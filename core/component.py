@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pluggy
@@ -108,6 +109,15 @@ class Component:
         return {name: default_parts(getattr(config, name)) for name in slots(type(config))}
 
     @classmethod
+    def examples(cls, directory: Path) -> Iterable[Mapping[str, Any]]:
+        """Options, small ones, that `lamina plugin check` tries this component with, as a spec would have them.
+
+        None given: it takes the defaults and fills required options in. File names are relative to `directory`, an
+        empty folder to write such files into. The first example is the one that single options are varied from.
+        """
+        return ()
+
+    @classmethod
     def requires(cls, config: Any) -> Mapping[str, frozenset[str]]:
         """What this component needs its neighbours to provide, by kind: `{"attention": frozenset({"scores"})}`."""
         return {}
@@ -116,6 +126,22 @@ class Component:
     def provides(cls, config: Any) -> frozenset[str]:
         """What this component offers its neighbours."""
         return frozenset()
+
+    @classmethod
+    def leaves(cls, config: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
+        """What a layer with this component leaves in `context.store` for later layers: key -> facts about it.
+
+        May name `position`, the block's part of that kind, as a further argument.
+        """
+        return {}
+
+    @classmethod
+    def reads(cls, config: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
+        """What it takes from `context.store`: key -> facts it relies on. May name what `leaves` may.
+
+        Some earlier layer must leave the key, and the last of them counts: its facts must hold these.
+        """
+        return {}
 
 
 def default_parts(value: Any) -> Sized | list[Sized] | None:

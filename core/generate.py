@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,11 +14,13 @@ from torch import Tensor
 from lamina.core.build import build_part
 from lamina.core.cache import Cache
 from lamina.core.component import Part
+from lamina.core.config_reader import say
 from lamina.core.continuation import Continuation
-from lamina.core.decoding import Decoding, Request
-from lamina.core.errors import GenerationError
+from lamina.core.decoding import Decoding, OtherModel, Request
+from lamina.core.errors import ConfigProblem, GenerationError
 from lamina.core.resolve import resolve_part
 from lamina.core.sampler import Sampler
+from lamina.core.trace import StageTrace, Trace
 
 if TYPE_CHECKING:
     from lamina.core.decoder import Decoder
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[str] | Tensor
 Choice = str | Mapping[str, Any] | Part  # a component: its name, its options with its name, or resolved
-FinishReason = Literal["stop_token", "stop_string", "length", "context"]
+FinishReason = Literal["stop_token", "stop_string", "length", "context", "complete"]  # complete: by a sampler's word
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class Generation:
     text: str | list[str]  # up to the stop string or token; "" when the model has no tokenizer
     token_ids: Tensor  # (B, new tokens) int64, the stop token included, padded with -1
     finish_reasons: list[FinishReason]  # one a row
+    statistics: list[dict[str, float]]  # of each row's decoding, what the strategy has to tell
+    trace: list[list[list[StageTrace]]] | None = None  # of each row, of each of its tokens: what the stages did
 
 
 def generate(
@@ -47,24 +52,19 @@ def generate(
     seed: int = 0,
     stop: str | Sequence[str] = (),
     stop_ids: Iterable[int] | None = None,
+    trace: bool = False,
 ) -> Generation:
     """Continue `prompt`: a text, several texts, or token ids (B, T).
 
     `sampler` is a stage or a chain of stages, by default the spec's own; `decoding` a strategy, by default `sample`.
     A row ends after a token of `stop_ids` (by default the tokenizer's end of text), before a string of `stop`, after
-    `max_new_tokens`, or where the decoder's context is full. Row b depends on its own prompt, `seed` and b alone.
+    `max_new_tokens`, where the decoder's context is full, or when a stage says that its text is complete. Row b
+    depends on its own prompt, `seed` and b alone. With `trace` the result tells what each stage did at each token.
     """
-    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids)
+    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids, trace)
     for _ in run.pieces():
         pass
-    texts = [row.text for row in run.rows]
-    longest = max(len(row.token_ids) for row in run.rows)
-    padded = [row.token_ids + [-1] * (longest - len(row.token_ids)) for row in run.rows]
-    return Generation(
-        text=texts if run.many else texts[0],
-        token_ids=torch.tensor(padded, dtype=torch.int64).view(len(padded), longest),
-        finish_reasons=[cast(FinishReason, row.reason) for row in run.rows],
-    )
+    return run.generation()
 
 
 def stream(
@@ -77,14 +77,30 @@ def stream(
     seed: int = 0,
     stop: str | Sequence[str] = (),
     stop_ids: Iterable[int] | None = None,
-) -> Iterator[str]:
+    trace: bool = False,
+) -> Stream:
     """The text of `generate` with the same arguments, piece by piece as it becomes final; for one prompt."""
-    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids)
+    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids, trace)
     if len(run.rows) != 1:
         raise GenerationError(f"only one prompt can be streamed, not {len(run.rows)}", hint="call generate instead")
     if model.tokenizer is None:
         raise GenerationError("a model without a tokenizer has no text to stream", hint="call generate instead")
-    return (piece for pieces in run.pieces() if (piece := pieces[0]))
+    return Stream(run)
+
+
+class Stream(Iterator[str]):
+    """The pieces of a text, and once they have all come, all that `generate` tells of it."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._pieces = (piece for pieces in run.pieces() if (piece := pieces[0]))
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def generation(self) -> Generation:
+        """What has come so far."""
+        return self._run.generation()
 
 
 class DecoderStep:
@@ -95,16 +111,20 @@ class DecoderStep:
         self._decoder, self._room = decoder, room
         self._n_known = decoder.vocab_size if n_known is None else min(n_known, decoder.vocab_size)
         self._cache: Cache
+        self._marked: int | Cache | None = None  # where the mark is, or what the cache was there
+        self._since: list[Tensor] = []  # tokens (B, n) since the mark
+        self.features: Tensor
 
     def start(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
         batch, length = token_ids.shape
+        self._check_lookahead(int(lengths.min()))
         self._cache = self._decoder.make_cache(batch, length + self._room)
         self._cache.grow(length + self._room)  # with its padding a row may take more room than a context
         padding = torch.arange(length, device=token_ids.device) < (length - lengths).unsqueeze(1)  # (B, L)
         # Padding is a document of its own before the prompt: nothing sees it, and the prompt's positions begin at 0.
         documents = padding.long().neg() if bool(padding.any()) else None
-        x = self._decoder.features(token_ids, document_ids=documents, cache=self._cache)  # (B, L, D)
-        logits = self._known(self._decoder.head(x[:, -1:])[:, 0])
+        self.features = self._decoder.features(token_ids, document_ids=documents, cache=self._cache)  # (B, L, D)
+        logits = self._known(self._decoder.head(self.features[:, -1:])[:, 0])
         if not bool((logits.amax(-1).isfinite() & ~logits.isnan().any(-1)).all()):
             raise GenerationError(
                 "the decoder's logits after the prompt are not numbers",
@@ -112,17 +132,49 @@ class DecoderStep:
             )
         return logits
 
+    def _check_lookahead(self, shortest: int) -> None:
+        known = self._decoder.lookahead
+        if known == math.inf:
+            raise GenerationError(
+                "this decoder's mask sees later tokens, so there is no next token to generate",
+                hint="generate with a causal mask; encoders are for comparison",
+            )
+        if shortest < known:
+            raise GenerationError(
+                f"this decoder's mask sees later tokens among the first {known}, and a prompt has {shortest}",
+                hint=f"give prompts of {known} tokens or more",
+            )
+
     def advance(self, token_ids: Tensor) -> Tensor:
-        return self._known(self._decoder(token_ids.unsqueeze(1), cache=self._cache)[:, 0])
+        return self.advance_many(token_ids.unsqueeze(1))[:, 0]
 
     def advance_many(self, token_ids: Tensor) -> Tensor:
-        return self._known(self._decoder(token_ids, cache=self._cache))
+        if self._marked is not None:
+            self._since.append(token_ids)
+        self.features = self._decoder.features(token_ids, cache=self._cache)  # (B, n, D)
+        return self._known(self._decoder.head(self.features))
 
     def reorder(self, rows: Tensor) -> None:
         self._cache.reorder(rows)
+        self._marked = None
 
-    def crop(self, n_tokens: int) -> None:
-        self._cache.crop(n_tokens)
+    def mark(self, n_tokens: int) -> None:
+        self._since = []
+        croppable = self._cache.can_take_back(n_tokens)
+        self._marked = self._cache.used if croppable else self._cache.clone()
+
+    def keep(self, n_tokens: int) -> None:
+        if self._marked is None:
+            raise ValueError("keep is for tokens since a mark, and rows have been reordered since")
+        marked, self._marked = self._marked, None
+        if n_tokens == sum(tokens.shape[1] for tokens in self._since):
+            return
+        if isinstance(marked, int):
+            self._cache.crop(marked + n_tokens)
+            return
+        self._cache = marked
+        if n_tokens:
+            self._decoder.features(torch.cat(self._since, 1)[:, :n_tokens], cache=self._cache)
 
     def _known(self, logits: Tensor) -> Tensor:
         if self._n_known < logits.shape[-1]:
@@ -143,13 +195,16 @@ class _Run:
         seed: int,
         stop: str | Sequence[str],
         stop_ids: Iterable[int] | None,
+        trace: bool,
     ) -> None:
         decoder, tokenizer = model.decoder, model.tokenizer
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise GenerationError(f"max_new_tokens must be a whole number from 1, not {max_new_tokens!r}")
+        for name, number, least in (("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise GenerationError(f"{name} must be a whole number from {least}, not {say(number)}")
         stops = [stop] if isinstance(stop, str) else list(stop)
-        if not all(isinstance(text, str) and text for text in stops):
-            raise GenerationError(f"a stop string must be a text that is not empty, not {stops!r}")
+        wrong = [text for text in stops if not isinstance(text, str) or not text]
+        if wrong:
+            raise GenerationError(f"a stop string must be a text that is not empty, not {say(wrong[0])}")
         if stops and tokenizer is None:
             raise GenerationError("a model without a tokenizer cannot look for stop strings", hint="give stop_ids")
         if stop_ids is None:
@@ -159,17 +214,34 @@ class _Run:
         prompts = _prompt_ids(model, prompt)
         self.many = not isinstance(prompt, str) and (not isinstance(prompt, Tensor) or len(prompts) > 1)
         longest, device = max(map(len, prompts)), decoder.device
+        stop_ids = frozenset(stop_ids)
+        told = {"tokenizer": tokenizer, "vocab_size": decoder.vocab_size}
+        parts = _chain(model, sampler)
+        chain: list[Sampler] = [
+            _built(
+                part,
+                stop_ids=stop_ids,
+                generators=[_generator(seed, row, place) for row in range(len(prompts))],
+                **told,
+            )
+            for place, part in enumerate(parts)
+        ]
+        self.trace = Trace() if trace else None
+        if self.trace is not None:
+            names = [part.name for part in parts]
+            chain = self.trace.wrap(list(zip(names, chain, strict=True)), len(prompts))
         self.request = Request(
             # Any id may fill the left: padding is told apart by the lengths alone.
             token_ids=torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=device),
             lengths=torch.tensor([len(ids) for ids in prompts], device=device),
             max_new_tokens=max_new_tokens,
             context_length=decoder.context_length,
-            chain=[cast(Sampler, build_part(part)) for part in _chain(model, sampler)],
+            chain=chain,
             generators=[_generator(seed, row) for row in range(len(prompts))],
-            stop_ids=frozenset(stop_ids),
+            stop_ids=stop_ids,
         )
-        self.strategy = cast(Decoding, build_part(_part(model, "decoding", "sample" if decoding is None else decoding)))
+        strategy = _part(model, "decoding", "sample" if decoding is None else decoding)
+        self.strategy: Decoding = _built(strategy, open_model=lambda directory: _other(model, directory), **told)
         self.decoder, self.n_known = decoder, None if tokenizer is None else tokenizer.vocab_size
         self.rows = [
             Continuation(
@@ -198,9 +270,24 @@ class _Run:
                     yield [row.push(token) if token >= 0 else "" for row, token in zip(self.rows, column, strict=True)]
                 if all(row.reason for row in self.rows):
                     return
+            yield [row.end("complete") for row in self.rows]  # the strategy ended them because a stage said so
         finally:
             for module in training:
                 module.training = True
+
+    def generation(self) -> Generation:
+        texts = [row.text for row in self.rows]
+        longest = max(len(row.token_ids) for row in self.rows)
+        padded = [row.token_ids + [-1] * (longest - len(row.token_ids)) for row in self.rows]
+        return Generation(
+            text=texts if self.many else texts[0],
+            token_ids=torch.tensor(padded, dtype=torch.int64).view(len(padded), longest),
+            finish_reasons=[cast(FinishReason, row.reason) for row in self.rows],
+            statistics=[dict(self.strategy.statistics(row)) for row in range(len(self.rows))],
+            trace=None
+            if self.trace is None
+            else [self.trace.of(place, row.token_ids) for place, row in enumerate(self.rows)],
+        )
 
 
 def _prompt_ids(model: Model, prompt: Prompt) -> list[list[int]]:
@@ -272,7 +359,28 @@ def _part(model: Model, kind: str, choice: Choice) -> Part:
     return choice
 
 
-def _generator(seed: int, row: int) -> torch.Generator:
-    """A row's own. Hashed because torch keeps 32 bits of a CPU seed, and seed + row would repeat other seeds' rows."""
-    digest = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=4).digest()
+def _built(part: Part, **told: Any) -> Any:
+    """A stage or a strategy for this request; what it finds wrong with its options is told with its name."""
+    try:
+        return build_part(part, **told)
+    except ConfigProblem as problem:
+        message = f"{part.kind} '{part.name}': {problem.field}: {problem.message}"
+        raise GenerationError(message, hint=problem.hint) from None
+
+
+def _other(model: Model, directory: str) -> OtherModel:
+    other = model.beside(directory)
+    known = None if other.tokenizer is None else other.tokenizer.vocab_size
+    return OtherModel(
+        other.tokenizer,
+        other.decoder.vocab_size,
+        other.decoder.context_length,
+        lambda room: DecoderStep(other.decoder, room, known),
+    )
+
+
+def _generator(seed: int, *place: int) -> torch.Generator:
+    """A row's own, or that of a row and a stage. Hashed because torch keeps 32 bits of a CPU seed, and seed + row would
+    repeat other seeds' rows."""
+    digest = hashlib.blake2b("/".join(map(str, (seed, *place))).encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

@@ -45,6 +45,14 @@ class Mask(Component, ABC):
         """In a text of up to this many tokens the pattern allows all that causality allows."""
         return 0
 
+    @property
+    def lookahead(self) -> float:
+        """Later tokens are seen among the first `lookahead` tokens of a document and nowhere else; 0 when never.
+
+        A cache must be given those in one call, and no text can be generated among them.
+        """
+        return 0 if self.causal else math.inf
+
     @classmethod
     def requires(cls, config: object) -> dict[str, frozenset[str]]:
         return {"attention": frozenset({"mask"})}

@@ -15,11 +15,14 @@ from typing import Any
 
 from lamina.core.component import Component, ComponentConfig, Part, Sized, call_with, slots
 from lamina.core.config_reader import ConfigReader, an, say
+from lamina.core.describe import say as tell
 from lamina.core.errors import ConfigProblem, LaminaError, Location, did_you_mean
 from lamina.core.reader import KeyPath, Node, from_data
 from lamina.core.registry import Registry, load_plugins
 from lamina.core.resolved import SLOTS, BlockConfig, BlockParts, ResolvedSpec
 from lamina.core.spec import Spec, merge
+
+Facts = Mapping[str, Any]  # about a value in the context's store
 
 # Where each placement puts the block's norm, and how the two sublayers follow each other.
 PLACEMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -82,6 +85,7 @@ class _Resolver(ConfigReader):
         self._check_layers(made)
         made = self._settle_spec(made)
         self._check_neighbours(made)
+        self._check_store(made)
         self.finish()
         assert isinstance(made, ResolvedSpec)
         made._directory, made._tree, made._registry, made._origins = (
@@ -244,6 +248,7 @@ class _Resolver(ConfigReader):
                 for name, block in found.get("blocks", {}).items()
             },
             "embedding": self._settle_fields(spec.embedding, ("embedding",), at_dim),
+            "init": self._settle_fields(spec.init, ("init",), sizes),
             "train": self._settle_fields(spec.train, ("train",), sizes),
             "tokenizer": spec.tokenizer and self.settle(spec.tokenizer, sizes),
             "sampler": [self.settle(stage, sizes) for stage in spec.sampler],
@@ -349,6 +354,39 @@ class _Resolver(ConfigReader):
                     "use placement: parallel_two",
                 )
 
+    def _check_store(self, spec: ResolvedSpec) -> None:
+        """What a layer reads of the context's store, an earlier one has left, and in the form wanted."""
+        blocks = vars(spec).get("blocks", {})
+        if "layers" not in vars(spec) or self.broken & {("layers",), *(("blocks", name) for name in blocks)}:
+            return
+        uses = {name: _store_uses(block) for name, block in blocks.items()}
+        if not any(reads for use in uses.values() for _, reads, _ in use):
+            return
+        left: dict[str, tuple[Part, Facts]] = {}  # key -> who left it last, and facts about it
+        for name in spec.layers.names:
+            for part, reads, _ in uses.get(name, []):
+                for key, wanted in reads.items():
+                    self._check_read(part, key, wanted, left)
+            left |= {key: (part, facts) for part, _, leaves in uses.get(name, []) for key, facts in leaves.items()}
+
+    def _check_read(self, reader: Part, key: str, wanted: Facts, left: Mapping[str, tuple[Part, Facts]]) -> None:
+        who, here = f"{reader.kind} '{reader.name}'", self.tree.nearest(reader.path)
+        if key not in left:
+            hint = f"earlier layers leave {', '.join(left) or 'nothing'}"
+            self.problem(
+                f"{who} reads '{key}', which no earlier layer leaves", here, did_you_mean(key, [*left]) or hint
+            )
+            return
+        writer, facts = left[key]
+        for fact, value in wanted.items():
+            if facts.get(fact) != value:
+                self.problem(
+                    f"{who} reads '{key}' with {fact} {tell(value)}, and {writer.kind} '{writer.name}' "
+                    f"({self.tree.nearest(writer.path)}) leaves it with {fact} {tell(facts.get(fact))}",
+                    here,
+                    "make the two alike",
+                )
+
     def _misfit(self, part: Part, other: Part, missing: frozenset[str]) -> None:
         fitting = [
             entry.name
@@ -362,6 +400,16 @@ class _Resolver(ConfigReader):
             self.tree.nearest(part.path),
             f"{other.kind}s that do: {', '.join(fitting)}" if fitting else "",
         )
+
+
+def _store_uses(block: BlockConfig) -> list[tuple[Part, Mapping[str, Facts], Mapping[str, Facts]]]:
+    """Every part of a block that uses the context's store, what it reads and what it leaves."""
+    place = {"position": block.position}
+    found = [
+        (part, *(call_with(ask, part.config, offered=place) for ask in (part.component.reads, part.component.leaves)))
+        for _, part in BlockParts.of(block)
+    ]
+    return [use for use in found if use[1] or use[2]]
 
 
 def acts_at(position: Part) -> frozenset[str]:
