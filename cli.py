@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,6 +57,17 @@ def main() -> None:
     """
 
 
+class PlacePath(click.ParamType[Path]):
+    """A path that names something."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value).strip():
+            self.fail("an empty text is no path", param, ctx)
+        return Path(value)
+
+
 def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)
 
@@ -76,11 +87,11 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def resolve_spec(spec: str, overrides: Sequence[str] = ()) -> ResolvedSpec:
+def resolve_spec(spec: str, overrides: Sequence[str] = (), flags: Mapping[str, str] | None = None) -> ResolvedSpec:
     from lamina.core.resolve import resolve
     from lamina.core.spec import load_spec
 
-    return resolve(load_spec(spec, read_overrides(overrides)))
+    return resolve(load_spec(spec, read_overrides(overrides), flags=flags))
 
 
 def resolve_any(name: str, overrides: Sequence[str] = ()) -> ResolvedSpec:
@@ -119,9 +130,7 @@ def print_json(data: Any) -> None:
 
 
 @main.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/demo, or the next free name."
-)
+@click.option("--out", type=PlacePath(), help="Run directory. Default: runs/demo, or the next free name.")
 @click.option("--steps", type=int, help="Optimizer steps, for a shorter or longer demo.")
 def demo(out: Path | None, steps: int | None) -> None:
     """Train a small decoder on Python's own sources for about a minute, then generate and profile."""
@@ -152,7 +161,7 @@ def _demo_names() -> Iterator[Path]:
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path), default="spec.yaml")
+@click.argument("file", type=PlacePath(), default="spec.yaml")
 @click.option("--from", "shipped", metavar="NAME", default="starter", show_default=True, help="A shipped spec to copy.")
 def new(file: Path, shipped: str) -> None:
     """Write a spec to start from into FILE (spec.yaml). Never overwrites."""
@@ -320,7 +329,7 @@ def schema() -> None:
     metavar="PATH_OR_CORPUS",
     help="A text file, a directory of them, a corpus, or {name: CORPUS, …}.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory. Default: runs/ and the spec's name.")
+@click.option("--out", type=PlacePath(), help="Run directory. Default: runs/ and the spec's name.")
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--batch-size", help="Sequences in a step.")
 @click.option("--context", help="Tokens in a sequence.")
@@ -349,12 +358,13 @@ def train(
     Ctrl-C saves and ends; `lamina resume` goes on.
     """
     given = [f"train.{name}={value}" for name, value in options.items() if value is not None]
-    resolved = resolve_spec(spec, (*overrides, *given))
+    flags = {f"train.{name}": f"--{name.replace('_', '-')}" for name in options}
+    resolved = resolve_spec(spec, (*overrides, *given), flags)
     run_training(resolved, data, out or Path("runs") / resolved.name, as_json=as_json, device=device, backend=backend)
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PlacePath())
 @json_option
 def resume(run: Path, as_json: bool) -> None:
     """Go on with the training of RUN from its newest checkpoint."""
@@ -381,6 +391,8 @@ def finish_training(run: Run, as_json: bool) -> None:
 
     with stop_on_signal() as stop:
         trainer = Trainer(run)
+        if trainer.step == run.config.steps:
+            note(f"{run.directory} has taken its {trainer.step} steps; to train longer, start a run with more --steps")
         note(trainer.describe())
         with training_progress() as report:
             finished = trainer.train(report, stop)

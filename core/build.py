@@ -197,6 +197,7 @@ def init_weights(decoder: Decoder, init: InitConfig) -> None:
 
     Scaling by 1/sqrt(number of such projections) keeps the stream's variance from growing with depth (GPT-2).
     """
+    assert init.std, "set by derive"
     sublayers = sum((block.attention is not None) + (block.ffn is not None) for block in decoder.blocks)
     out_std = init.std / math.sqrt(max(1, sublayers)) if init.scale_out else init.std
     with torch.no_grad():

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+
+LONGEST_LINE = 120  # characters of a source line that a message shows
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,18 @@ class Location:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def excerpt(self) -> tuple[str, int, int]:
+        """The line, or of a long one what is around the place; how many characters stand before it; its length."""
+        start, text = self.column - 1, self.text
+        marked = max(1, min(self.length, len(text) - start))
+        if len(text) <= LONGEST_LINE:
+            return text, start, marked
+        begin = max(0, min(start - LONGEST_LINE // 3, len(text) - LONGEST_LINE))
+        end = min(len(text), begin + LONGEST_LINE)
+        shown = ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
+        before = start - begin + bool(begin)
+        return shown, before, min(marked, len(shown) - before)
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,9 @@ class Problem:
         place = self.location
         if place is not None and place.text.strip():
             number = f"{place.line:>3}"
-            room = max(1, min(place.length, len(place.text) - place.column + 1))
-            caret = " " * (place.column - 1) + "^" * room
-            lines += [f"{number} | {place.text}", f"{' ' * len(number)} | {caret} {self.hint}".rstrip()]
+            text, before, marked = place.excerpt()
+            caret = " " * before + "^" * marked
+            lines += [f"{number} | {text}", f"{' ' * len(number)} | {caret} {self.hint}".rstrip()]
         elif self.hint:
             lines.append(f"  {self.hint}")
         if self.note:
@@ -82,8 +96,18 @@ class SpecError(LaminaError):
         if isinstance(problems, str):
             super().__init__(problems, **place)  # type: ignore[arg-type]
             return
-        self.problems = tuple(problems)
+        self.problems = _notes_once(problems)
         Exception.__init__(self, "\n\n".join(problem.format() for problem in self.problems))
+
+
+def _notes_once(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """A note that several problems share stays with the first."""
+    seen: set[str] = set()
+    kept = []
+    for problem in problems:
+        kept.append(replace(problem, note="") if problem.note in seen else problem)
+        seen.add(problem.note)
+    return tuple(kept)
 
 
 class PluginError(LaminaError):

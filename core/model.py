@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os.path
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lamina.core.decoder import Decoder
 from lamina.core.errors import LaminaError, ModelError
 from lamina.core.files import atomic_directory
 from lamina.core.generate import Generation, generate, stream
-from lamina.core.registry import Registry
+from lamina.core.registry import Registry, load_plugins
 from lamina.core.resolve import resolve, resolve_part
 from lamina.core.resolved import BlockParts, ResolvedSpec
 from lamina.core.spec import Spec, read_spec
@@ -43,10 +43,19 @@ class Model:
     decoder: Decoder
     tokenizer: Tokenizer | None
     spec: ResolvedSpec
+    _beside: dict[Path, Model] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def registry(self) -> Registry:
         return self.spec.registry
+
+    def beside(self, directory: str | Path) -> Model:
+        """Another model, in this one's dtype and on its device; kept, so that a second call reads no files."""
+        folder = find_model(directory)
+        if folder not in self._beside:
+            dtype, device = self.decoder.dtype, self.decoder.device
+            self._beside[folder] = load(folder, dtype=dtype, device=device, registry=self.registry)
+        return self._beside[folder]
 
     def generate(self, prompt: str | list[str] | Tensor, **options: Any) -> Generation:
         """Continue a text, several texts or token ids (B, T). Options as of `lamina.core.generate.generate`."""
@@ -163,6 +172,10 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
             for name, made in manifest["components"].items()
             if made["distribution"] != "lamina"
         )
+        origins = {
+            (kind, name): made["distribution"]
+            for (kind, _, name), made in ((key.partition("/"), made) for key, made in manifest["components"].items())
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ModelError(f"{folder / 'lamina.json'}: damaged", hint="it should be the JSON that lamina wrote") from None
     if made_by != FORMAT:
@@ -170,7 +183,7 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
     spec = read_spec(folder / "spec.yaml")
     _stay_inside(spec)
     try:
-        return resolve(spec, registry)
+        return resolve(spec, (registry or load_plugins()).preferring(origins))
     except LaminaError as error:
         if not needed:
             raise

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Registry:
 
     plugins: tuple[Plugin, ...]
     _by_name: dict[tuple[str, str], tuple[Entry, ...]] = field(repr=False)
+    _preferred: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(plugins: Iterable[Plugin]) -> Registry:
@@ -65,6 +66,10 @@ class Registry:
             for entry in plugin.entries:
                 found[entry.kind, entry.name] = (*found.get((entry.kind, entry.name), ()), entry)
         return Registry(plugins, found)
+
+    def preferring(self, distributions: Mapping[tuple[str, str], str]) -> Registry:
+        """The same, where a bare name that several offer means that of the distribution given for (kind, name)."""
+        return replace(self, _preferred={**self._preferred, **distributions})
 
     @property
     def failed(self) -> dict[str, str]:
@@ -85,8 +90,9 @@ class Registry:
         """The entry called `name` or `dist:name`. Raises PluginError: nobody offers it, or two do."""
         distribution, _, bare = name.rpartition(":")
         found = self._by_name.get((kind, bare), ())
-        if distribution:
-            found = tuple(entry for entry in found if entry.distribution == distribution)
+        wanted = distribution or (self._preferred.get((kind, bare)) if len(found) > 1 else None)
+        if wanted:
+            found = tuple(entry for entry in found if entry.distribution == wanted) or (() if distribution else found)
         if len(found) == 1:
             return found[0]
         if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -75,10 +76,18 @@ class LayersConfig(ComponentConfig):
 class InitConfig(ComponentConfig):
     """How weights start."""
 
-    std: float = Field(0.02, gt=0, description="Standard deviation of every weight matrix.")
+    std: float | None = Field(
+        None,
+        gt=0,
+        description="Standard deviation of every weight matrix. Default: sqrt(2 / (5 · dim)), "
+        "the small initialisation of Nguyen & Salazar 2019, arXiv:1910.05895.",
+    )
     scale_out: bool = Field(
         True, description="Whether projections into the stream start smaller by sqrt(number of such projections)."
     )
+
+    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+        return {} if self.std is not None else {"std": math.sqrt(2 / (5 * dim))}
 
 
 class ResolvedSpec(ComponentConfig):

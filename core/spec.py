@@ -37,31 +37,41 @@ class Spec:
 
 
 def load_spec(
-    path: str | Path, overrides: Mapping[str, Any] | None = None, *, registry: Registry | None = None
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    registry: Registry | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> Spec:
     """Read a spec file (or a shipped spec by its name) and check it. Raises SpecError with every problem.
 
-    `overrides` maps dotted paths to values: `{"dim": 256, "block.attention.n_heads": 4}`.
+    `overrides` maps dotted paths to values: `{"dim": 256, "block.attention.n_heads": 4}`; `flags` names the command's
+    flag that an override came from, for messages.
     """
     from lamina.core.resolve import resolve  # resolve builds on this module
 
-    spec = read_spec(path, overrides)
+    spec = read_spec(path, overrides, flags)
     spec.resolved = resolve(spec, registry)
     return spec
 
 
-def read_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Spec:
+def read_spec(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None
+) -> Spec:
     """Read and merge, without asking what the values mean."""
-    found = find_spec(path)
+    found, flags = find_spec(path), flags or {}
     tree = _read_extended(found, ())
     for key, value in (overrides or {}).items():
-        tree = merge(tree, _override(tree, key, value))
+        place = f"--set {key}={value}" if isinstance(value, str) else f"override {key}"
+        tree = merge(tree, _override(tree, key, value, Location(f"{flags[key]} {value}" if key in flags else place)))
     return Spec(tree, found)
 
 
 def find_spec(path: str | Path) -> Path:
     """A file as given, or a shipped spec called by its bare name."""
     given = Path(path)
+    if not str(path).strip():
+        raise SpecError("no spec is named", hint=f"give a file, or a shipped spec: {', '.join(shipped_specs())}")
     # os.path's `exists` and `isfile`, unlike Path's, take any text.
     if os.path.exists(given) or given.suffix in (".yaml", ".yml") or len(given.parts) != 1:
         return given
@@ -134,9 +144,8 @@ def _renames(base: Node, over: Node) -> bool:
     return new is not None and (old is None or new.value != old.value)
 
 
-def _override(tree: Node, key: str, value: Any) -> Node:
-    """A tree that sets the dotted path `key`, to be merged over `tree`."""
-    place = Location(f"--set {key}={value}" if isinstance(value, str) else f"override {key}")
+def _override(tree: Node, key: str, value: Any, place: Location) -> Node:
+    """A tree that sets the dotted path `key`, to be merged over `tree`; `place` is what messages call it."""
     node = parse_value(value, str(place)) if isinstance(value, str) else from_data(value, place)
     steps: KeyPath = tuple(int(step) if step.isdecimal() and len(step) < 10 else step for step in key.split("."))
     if not all(str(step) for step in steps):

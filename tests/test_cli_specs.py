@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lamina.cli import main
+from lamina.core.errors import Problem, SpecError
 
 SPEC = """lamina: 1
 name: tiny
@@ -82,6 +83,35 @@ def test_a_flag_that_is_no_assignment_is_refused(spec: Path) -> None:
     assert "not of the form a.b=c" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [("validate", ""), ("new", ""), ("train", "demo", "--data", "x", "--out", " ")])
+def test_an_empty_name_is_told_in_a_line(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "no spec is named" in result.stderr or "an empty text is no path" in result.stderr
+
+
+def test_a_flags_mistake_names_the_flag(spec: Path, tmp_path: Path) -> None:
+    result = run("train", spec, "--data", "python_stdlib", "--batch-size", "x", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("--batch-size x: train.batch_size must be an integer")
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_a_long_line_what_is_around_the_mistake_is_shown(spec: Path) -> None:
+    spec.write_text(f"{SPEC}sampler: [{'greedy, ' * 200}gredy]\n")
+    lines = run("validate", spec).stderr.splitlines()
+    assert max(map(len, lines)) < 200
+    line = next(index for index, text in enumerate(lines) if "gredy]" in text)
+    assert lines[line][lines[line + 1].index("^") :].startswith("gredy")
+
+
+def test_a_note_that_problems_share_is_said_once() -> None:
+    problems = [{"note": "n"}, {"note": "m"}, {"note": "n"}]
+    said = str(SpecError([Problem("wrong", **fields) for fields in problems]))
+    assert said.count("\nn") == 1
+    assert said.count("\nm") == 1
+
+
 def test_a_spec_that_does_not_exist_is_told_in_a_line(tmp_path: Path) -> None:
     result = run("validate", tmp_path / "none.yaml")
     assert result.exit_code == 2
@@ -93,7 +123,7 @@ def test_inspect_prints_what_the_report_holds(spec: Path) -> None:
     assert (report["batch"], report["context"], report["dtype"]) == (2, 8, "float32")
     text = run("inspect", spec).stdout
     assert f"{report['total']:,}" in text
-    assert "gqa(n_heads 4, n_kv_heads 2, head_dim 8)" in text
+    assert "gqa(n_heads 4, n_kv_heads 2, head_dim 8" in text
 
 
 def test_inspect_reads_a_model_directory(spec: Path, tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def test_two_plugins_that_offer_one_name_are_both_named_and_either_can_be_picked
     assert len(registry.entries("norm")) == 2
 
 
+def test_a_preference_settles_a_clash_and_nothing_else() -> None:
+    here, there = (loaded(offering(("half", Half)), name, name) for name in ("here", "there"))
+    registry = Registry.of([here, there]).preferring({("norm", "half"): "there"})
+    assert registry.get("norm", "half").distribution == "there"
+    assert registry.get("norm", "here:half").distribution == "here"
+    alone = Registry.of([here]).preferring({("norm", "half"): "there"})
+    assert alone.get("norm", "half").distribution == "here"
+    third = Registry.of([here, there]).preferring({("norm", "half"): "gone"})
+    with pytest.raises(PluginError, match="here and there both offer"):
+        third.get("norm", "half")
+
+
 def test_names_of_different_kinds_do_not_clash() -> None:
     class Stage(Sampler):
         """A sampler of the same name."""
