@@ -121,6 +121,10 @@ class LayerState:
             return True
         return not self.registers and (not self.streams or self.used <= self.capacity)
 
+    def can_take_back(self, n_tokens: int) -> bool:
+        """Whether the next `n_tokens` tokens could be cropped away again, any number of them."""
+        return n_tokens == 0 or (not self.registers and (not self.streams or self.used + n_tokens <= self.capacity))
+
     def tensors(self) -> list[Tensor]:
         return [*self.streams.values(), *self.registers.values()]
 
@@ -228,6 +232,10 @@ class Cache:
 
     def can_crop(self, n_tokens: int) -> bool:
         return all(state is None or state.can_crop(n_tokens) for state in self.layers)
+
+    def can_take_back(self, n_tokens: int) -> bool:
+        """Whether the next `n_tokens` tokens could be cropped away again, any number of them."""
+        return all(state is None or state.can_take_back(n_tokens) for state in self.layers)
 
     def crop(self, n_tokens: int) -> None:
         """Forget all but the first `n_tokens` tokens. Recurrent states and rings that have wrapped cannot go back."""

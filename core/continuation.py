@@ -65,11 +65,20 @@ class Continuation:
         self.token_ids.append(token)
         stopped = token in self._stop_ids
         piece = "" if stopped or not self._decoder else self._stops.push(self._decoder.push(token))
-        if stopped or len(self.token_ids) == self._limit:
-            self.reason = "stop_token" if stopped else self._limit_reason
-            if self._decoder and not self._stops.found:
-                piece += self._stops.push(self._decoder.finish()) + self._stops.finish()
+        self.text += piece
         if self._stops.found:
             self.reason = "stop_string"
+        elif stopped or len(self.token_ids) == self._limit:
+            piece += self.end("stop_token" if stopped else self._limit_reason)
+        return piece
+
+    def end(self, reason: str) -> str:
+        """Nothing follows, because of `reason` unless the row has ended already; returns the text held back so far."""
+        if self.reason:
+            return ""
+        piece = ""
+        if self._decoder:
+            piece = self._stops.push(self._decoder.finish()) + self._stops.finish()
+        self.reason = "stop_string" if self._stops.found else reason
         self.text += piece
         return piece

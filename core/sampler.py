@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,9 +35,16 @@ class History:
 
 
 class Sampler(Component, ABC):
-    """A stage of the chain. Built anew for each request, so it may keep state between tokens."""
+    """A stage of the chain. Built anew for each request, so it may keep state between tokens.
+
+    It may ask in its constructor for the model's `tokenizer` (None when there is none) and `vocab_size`, the request's
+    `stop_ids`, and `generators`, one a row, which no other stage draws from. `forward` is called once for each next
+    token, in order; the token chosen since is the last of the history. Strategies follow several continuations, some of
+    them on trial: they copy the stage with `copy.deepcopy`, and `reorder` the rows of a copy.
+    """
 
     kind = "sampler"
+    told: ClassVar[tuple[str, ...]] = ("tokenizer", "vocab_size", "generators", "stop_ids")
 
     @abstractmethod
     def forward(self, logits: Tensor, history: History) -> Tensor:
@@ -44,3 +52,10 @@ class Sampler(Component, ABC):
 
     def reorder(self, rows: Tensor) -> None:
         """Rows were picked and reordered (beams): state kept by row must follow. rows (B,) int64."""
+
+    def ended(self, history: History) -> Tensor | None:
+        """(B,) bool: rows whose text is complete with the history's last token, as this stage sees it; None for none.
+
+        Asked after each token is chosen and before `forward` is called for the next.
+        """
+        return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ EOS = 1
 class Cache:
     """What the fake decoder keeps: tokens and documents."""
 
+    croppable = True
+
     def __init__(self, batch: int, length: int) -> None:
         self.length = length
         self.tokens = self.documents = torch.zeros(batch, 0, dtype=torch.int64)
@@ -33,14 +36,26 @@ class Cache:
     def reorder(self, rows: Tensor) -> None:
         self.tokens, self.documents = self.tokens[rows], self.documents[rows]
 
+    @property
+    def used(self) -> int:
+        return self.tokens.shape[1]
+
+    def can_take_back(self, n_tokens: int) -> bool:
+        return self.croppable
+
     def crop(self, n_tokens: int) -> None:
+        assert self.croppable
         self.tokens, self.documents = self.tokens[:, :n_tokens], self.documents[:, :n_tokens]
+
+    def clone(self) -> Cache:
+        return copy.copy(self)
 
 
 class FakeDecoder(nn.Module):
     """Features are a sum over the document so far, each token weighted by its position in it."""
 
     device = torch.device("cpu")
+    lookahead = 0
 
     def __init__(self, vocab_size: int, context_length: int = 64) -> None:
         super().__init__()
@@ -383,17 +398,38 @@ def test_generating_leaves_the_global_random_state_alone(model: Any) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_step_can_go_back_and_take_several_tokens_at_once(model: Any) -> None:
+@pytest.mark.parametrize("croppable", [True, False])
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_a_step_can_go_back_and_take_several_tokens_at_once(
+    model: Any, kept: int, croppable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cache, "croppable", croppable)
     model.decoder.eval()
-    step = DecoderStep(model.decoder, room=10)
-    tokens = torch.tensor([[2, 3, 4, 5, 6], [4, 4, 4, 4, 4]])
-    whole = model.decoder(tokens)  # (B, T, V)
+    step = DecoderStep(model.decoder, room=20)
+    tokens = torch.tensor([[2, 3, 4, 5, 6, 7], [4, 4, 4, 4, 4, 5]])
+    tried = torch.cat([tokens[:, : 2 + kept], tokens[:, 2 + kept :].flip(0)], 1)
+    whole, other = model.decoder(tokens), model.decoder(tried)  # (B, T, V)
     torch.testing.assert_close(step.start(tokens[:, :2], torch.tensor([2, 2])), whole[:, 1])
-    torch.testing.assert_close(step.advance_many(tokens[:, 2:]), whole[:, 2:])
-    step.crop(3)
-    torch.testing.assert_close(step.advance(tokens[:, 3]), whole[:, 3])
+    step.mark(3)
+    torch.testing.assert_close(step.advance_many(tried[:, 2:4]), other[:, 2:4])
+    torch.testing.assert_close(step.advance(tried[:, 4]), other[:, 4])
+    step.keep(kept)
+    for at in range(2 + kept, 6):
+        torch.testing.assert_close(step.advance(tokens[:, at]), whole[:, at])
     step.reorder(torch.tensor([1, 1, 0]))
-    torch.testing.assert_close(step.advance(tokens[[1, 1, 0], 4]), whole[[1, 1, 0], 4])
+    again = torch.cat([tokens, tokens[:, :1]], 1)[[1, 1, 0]]
+    torch.testing.assert_close(step.advance(again[:, -1]), model.decoder(again)[:, -1])
+
+
+def test_a_step_tells_what_the_head_read(model: Any) -> None:
+    model.decoder.eval()
+    step = DecoderStep(model.decoder, room=20)
+    tokens = torch.tensor([[2, 3, 4, 5, 6]])
+    whole = model.decoder.features(tokens)
+    step.start(tokens[:, :3], torch.tensor([3]))
+    torch.testing.assert_close(step.features, whole[:, :3])
+    step.advance(tokens[:, 3])
+    torch.testing.assert_close(step.features, whole[:, 3:4])
 
 
 @pytest.fixture(scope="module", params=["rope", "learned", "alibi"])
