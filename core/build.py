@@ -20,6 +20,9 @@ from lamina.core.position import Position
 from lamina.core.resolved import SLOTS, BlockConfig, InitConfig, ResolvedSpec
 
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
 def build(
     spec: ResolvedSpec,
     *,
@@ -52,12 +55,12 @@ def as_device(device: str | torch.device) -> torch.device:
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    named = getattr(torch, dtype, None)
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise LaminaError(f"no dtype is called '{dtype}'", hint="use float32, bfloat16 or float16")
-    return named
+    """A dtype that a decoder's weights can have. Raises LaminaError for any other."""
+    if dtype in DTYPES.values():
+        return cast(torch.dtype, dtype)
+    if dtype not in DTYPES:
+        raise LaminaError(f"no decoder has dtype '{dtype}'", hint=f"use one of {', '.join(DTYPES)}")
+    return DTYPES[cast(str, dtype)]
 
 
 @contextmanager

@@ -152,18 +152,18 @@ def _component(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind,
         "name": entry.name,
         "summary": _first_line(entry.component.__doc__),
-        "formula": _first_line(importlib.import_module(entry.component.__module__).__doc__),
+        "formula": _first_paragraph(importlib.import_module(entry.component.__module__).__doc__),
         "paper": entry.component.paper,
         "distribution": entry.distribution,
         "version": entry.version,
         "plugin": entry.plugin,
         "source": entry.source,
-        "options": [_option(name, info) for name, info in config.model_fields.items()],
+        "options": [option_row(name, info) for name, info in config.model_fields.items()],
         "schema": config_schema(config),
     }
 
 
-def _option(name: str, info: FieldInfo) -> dict[str, Any]:
+def option_row(name: str, info: FieldInfo) -> dict[str, Any]:
     default = None if info.is_required() else info.get_default(call_default_factory=True)
     kind = slot_kind(info)
     return {
@@ -203,6 +203,10 @@ def _say_type(annotation: Any, kind: str | None) -> str:
 
 def _first_line(text: str | None) -> str:
     return inspect.cleandoc(text).partition("\n")[0] if text else ""
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split()) if text else ""
 
 
 def _main() -> None:

@@ -18,7 +18,7 @@ import click
 import lamina.core
 from lamina.cli import main
 from lamina.core.component import Component, ComponentConfig
-from lamina.core.index import _option, make_index  # the rows of `lamina components`, for options of the spec too
+from lamina.core.index import make_index, option_row  # the rows of `lamina components`, for options of the spec too
 from lamina.core.options import TrainConfig
 from lamina.core.registry import load_plugins
 from lamina.core.resolve import PLACEMENTS
@@ -161,7 +161,7 @@ def signature(function: Callable[..., Any]) -> str:
 def options(config: type[ComponentConfig]) -> Iterator[str]:
     """A table of a Config's fields; what has a section of its own is left to it."""
     fields = config.model_fields.items()
-    return option_table([_option(name, info) for name, info in fields if name not in (*SECTIONS, "blocks")])
+    return option_table([option_row(name, info) for name, info in fields if name not in (*SECTIONS, "blocks")])
 
 
 def option_table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -138,7 +138,7 @@ def test_inspect_reads_a_model_directory(spec: Path, tmp_path: Path) -> None:
 
 def test_inspect_refuses_a_dtype_and_a_context_that_cannot_be(spec: Path) -> None:
     result = run("inspect", spec, "--dtype", "int3")
-    assert (result.exit_code, "no dtype is called 'int3'" in result.stderr) == (2, True)
+    assert (result.exit_code, "no decoder has dtype 'int3'" in result.stderr) == (2, True)
     result = run("inspect", "gpt2", "--context", 2000)
     assert (result.exit_code, "longer than the 1024 positions" in result.stderr) == (2, True)
 

@@ -81,7 +81,7 @@ def test_training_is_told_in_positive_figures_with_its_settings(spec: Path, dtyp
     ("options", "said"),
     [
         (["--prompt-tokens", "39", "--new-tokens", "2"], "a context of 41"),
-        (["--dtype", "floaty"], "no dtype is called 'floaty'"),
+        (["--dtype", "floaty"], "no decoder has dtype 'floaty'"),
         (["--backend", "eagr"], "did you mean 'eager'?"),
         (["--new-tokens", "1"], "new_tokens must be a whole number from 2"),
         (["--batch", "0"], "batch must be"),

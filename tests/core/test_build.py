@@ -258,7 +258,7 @@ def test_sizes_no_machine_has_are_a_spec_error(changes: dict[str, Any], device: 
 
 @pytest.mark.parametrize("name", ["int64", "bfloat17", "nn", ""])
 def test_a_dtype_that_is_none_or_holds_no_weights_is_refused(name: str) -> None:
-    with pytest.raises(LaminaError, match=f"no dtype is called '{name}'"):
+    with pytest.raises(LaminaError, match=f"no decoder has dtype '{name}'"):
         build(spec(), dtype=name)
 
 
