@@ -51,13 +51,14 @@ _HOME = {  # module -> the public names it holds
     "position": ("Position",),
     "residual": ("Residual",),
     "rope_scaling": ("FixedScaling", "RopeScaling", "rope_frequencies"),
+    "rotary": ("Rotary", "RotaryConfig"),
     "router": ("Router", "RouterLinear", "Routing"),
     "sampler": ("History", "Sampler"),
     "scan": ("delta_scan", "linear_scan"),
-    "softmax_attention": ("attend", "visible"),  # a module called `attend` would hide the function
+    "shift": ("token_shift",),
+    "softmax_attention": ("Bias", "Scores", "attend", "visible"),  # a module called `attend` would hide the function
     "speculation": ("Drafter", "Speculation"),
     "special_files": ("SpecialFiles",),
-    "token_shift": ("token_shift",),
     "tokenizer": ("BEGINS", "ENDS", "StreamDecoder", "Tokenizer", "show_bytes", "usual"),
     "top_k": (
         "BALANCED_LOSS",
@@ -146,6 +147,8 @@ if TYPE_CHECKING:
     from lamina.core.rope_scaling import FixedScaling as FixedScaling
     from lamina.core.rope_scaling import RopeScaling as RopeScaling
     from lamina.core.rope_scaling import rope_frequencies as rope_frequencies
+    from lamina.core.rotary import Rotary as Rotary
+    from lamina.core.rotary import RotaryConfig as RotaryConfig
     from lamina.core.router import Router as Router
     from lamina.core.router import RouterLinear as RouterLinear
     from lamina.core.router import Routing as Routing
@@ -153,6 +156,9 @@ if TYPE_CHECKING:
     from lamina.core.sampler import Sampler as Sampler
     from lamina.core.scan import delta_scan as delta_scan
     from lamina.core.scan import linear_scan as linear_scan
+    from lamina.core.shift import token_shift as token_shift
+    from lamina.core.softmax_attention import Bias as Bias
+    from lamina.core.softmax_attention import Scores as Scores
     from lamina.core.softmax_attention import attend as attend
     from lamina.core.softmax_attention import visible as visible
     from lamina.core.speculation import Drafter as Drafter
@@ -160,7 +166,6 @@ if TYPE_CHECKING:
     from lamina.core.special_files import SpecialFiles as SpecialFiles
     from lamina.core.tokenizer import BEGINS as BEGINS
     from lamina.core.tokenizer import ENDS as ENDS
-    from lamina.core.token_shift import token_shift as token_shift
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder
     from lamina.core.tokenizer import Tokenizer as Tokenizer
     from lamina.core.tokenizer import show_bytes as show_bytes

@@ -39,14 +39,17 @@ class Block(nn.Module):
         self.ffn_residual = ffn_residual
         self.ffn_after = norms["ffn_after"]
 
-    def forward(self, stream: Tensor, context: Context, state: LayerState | None = None) -> Tensor:
+    def forward(
+        self, stream: Tensor, context: Context, state: LayerState | None = None, ffn_state: LayerState | None = None
+    ) -> Tensor:
         """The stream, (B, T, D) unless the residual keeps several, -> the same shape"""
+        kept = () if ffn_state is None else (ffn_state,)  # an ffn without a state knows of none
 
         def attend(x: Tensor) -> Tensor:
             return through(self.attention_out, cast(Attention, self.attention)(x, context, state))
 
         def feed(x: Tensor) -> Tensor:
-            return through(self.ffn_out, cast(FFN, self.ffn)(x, context))
+            return through(self.ffn_out, cast(FFN, self.ffn)(x, context, *kept))
 
         def both(x: Tensor) -> Tensor:
             read = through(self.attention_in, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from lamina.core.attention import Attention
 from lamina.core.block import Block, through
 from lamina.core.cache import Cache
 from lamina.core.context import Context, Span, place_documents
+from lamina.core.errors import GenerationError
 from lamina.core.module import Embedding, ModuleComponent
 from lamina.core.norm import Norm
 from lamina.core.position import Position
@@ -79,6 +81,9 @@ class Decoder(nn.Module):
         self.context_length = context_length
         self.vocab_size, self.dim = head.weight.shape
         self.last_context: Context | None = None
+        mixers = [layer.attention for layer in layers if isinstance(layer.attention, Attention)]
+        # As `Mask.lookahead`, of all layers.
+        self.lookahead = max((mixer.lookahead for mixer in mixers), default=0)
 
     @property
     def device(self) -> torch.device:
@@ -110,10 +115,24 @@ class Decoder(nn.Module):
             raise ValueError(f"document_ids {tuple(document_ids.shape)} must match token_ids {tuple(token_ids.shape)}")
         batch, length = token_ids.shape
         if cache is not None:
-            return Context(token_ids, cache.place(batch, length, document_ids))
+            queries = cache.place(batch, length, document_ids)
+            self._check_lookahead(queries)
+            return Context(token_ids, queries)
         if document_ids is not None:
             return Context(token_ids, place_documents(document_ids))
         return Context(token_ids, Span.run(0, length, token_ids.device))
+
+    def _check_lookahead(self, queries: Span) -> None:
+        """Refuse to go on, from the cache, with a document whose earlier tokens had to see these."""
+        if not self.lookahead or queries.positions.is_meta:
+            return
+        first = queries.positions[:, 0]  # (1 or B,)
+        if bool(((first > 0) & (first < self.lookahead)).any()):
+            which = "tokens" if self.lookahead == math.inf else f"the first {self.lookahead} tokens of a text"
+            raise GenerationError(
+                f"a mask lets {which} see those after them, so they cannot come in several calls of a cache",
+                hint="give them in one call",
+            )
 
     def run(self, context: Context, cache: Cache | None = None) -> Tensor:
         """The layers, (B, T, D). Leaves losses of the layers in `context.losses`."""
@@ -122,8 +141,9 @@ class Decoder(nn.Module):
         if ends is not None:
             stream = ends[0].widen(stream)
         states = cache.layers if cache is not None else [None] * len(self.layers)
-        for layer, state in zip(self.layers, states, strict=True):
-            stream = layer(stream, context, state)
+        ffn_states = states[len(self.layers) :] or [None] * len(self.layers)
+        for layer, state, ffn_state in zip(self.layers, states, ffn_states, strict=False):
+            stream = layer(stream, context, state, ffn_state)
         if ends is not None:
             stream = ends[1].narrow(stream)
         if cache is not None:
@@ -145,12 +165,14 @@ class Decoder(nn.Module):
 
     def make_cache(self, batch: int, length: int) -> Cache:
         """Room for `batch` sequences of up to `length` tokens, in the decoder's own dtype and on its device."""
+        size = (batch, length, self.dtype, self.device)
         states = [
-            layer.attention.make_state(batch, length, self.dtype, self.device)
-            if isinstance(layer.attention, Attention)
-            else None
+            layer.attention.make_state(*size) if isinstance(layer.attention, Attention) else None
             for layer in self.blocks
         ]
+        ffn_states = [layer.ffn.make_state(*size) if layer.ffn is not None else None for layer in self.blocks]
+        # Those of the ffns after those of the attentions, where any ffn keeps something.
+        states += ffn_states if any(state is not None for state in ffn_states) else []
         return Cache(states, batch, length, self.device)
 
     def after_step(self) -> None:
