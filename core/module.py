@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ class ModuleComponent(Component, nn.Module):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
+        self.counted: dict[str, torch.Tensor] = {}
 
     def init_weights(self, std: float) -> None:
         """Set parameters of this module's own (not of its children) that are neither `Linear` nor `Embedding`.
@@ -27,6 +29,15 @@ class ModuleComponent(Component, nn.Module):
 
     def after_step(self) -> None:
         """Called once after every optimizer step, for what is updated by rule rather than by gradient."""
+
+    def count(self, **amounts: torch.Tensor) -> None:
+        """Add to sums that the training log will tell of. They stay on the device, so nothing waits for them."""
+        for name, amount in amounts.items():
+            self.counted[name] = self.counted[name] + amount.detach() if name in self.counted else amount.detach()
+
+    def figures(self, sums: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """What the log says of what was counted since its last line, as plain data; numbers and lists of them."""
+        return {name: value.tolist() for name, value in sums.items()}
 
 
 class Linear(nn.Linear):

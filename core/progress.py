@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,20 +32,23 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
         yield _Lines()
 
 
-def _figures(progress: Progress, loss: float | None, val_loss: float | None) -> str:
-    shown = [f"{name} {value:.3f}" for name, value in (("loss", loss), ("val", val_loss)) if value is not None]
+def _figures(progress: Progress, latest: _Latest) -> str:
+    losses = {"loss": latest.loss, "val": latest.val_loss, **latest.figures}
+    shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in losses.items() if value is not None]
     return " · ".join([*shown, f"{progress.tokens_per_second:,.0f} tokens/s"])
 
 
 class _Latest:
-    """The last loss and validation loss heard of."""
+    """The last loss, validation loss and figures of the parts heard of."""
 
     loss: float | None = None
     val_loss: float | None = None
+    figures: Mapping[str, float] = MappingProxyType({})
 
     def hear(self, progress: Progress) -> None:
         self.loss = progress.loss if progress.loss is not None else self.loss
         self.val_loss = progress.val_loss if progress.val_loss is not None else self.val_loss
+        self.figures = progress.figures or self.figures
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
         def report(progress: Progress) -> None:
             latest.hear(progress)
-            figures = _figures(progress, latest.loss, latest.val_loss)
+            figures = _figures(progress, latest)
             bar.update(task, total=progress.steps, completed=progress.step, figures=figures)
 
         yield report
@@ -86,7 +89,7 @@ class _Lines:
         self.printed = now
         done = progress.step - self.first + 1
         left = (now - self.started) / done * (progress.steps - progress.step)
-        figures = _figures(progress, self.latest.loss, self.latest.val_loss)
+        figures = _figures(progress, self.latest)
         note(f"step {progress.step}/{progress.steps} · {figures} · {left:.0f} s left")
 
 

@@ -15,7 +15,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Progress:
     loss: float | None  # mean over the last logging interval, at its end
     val_loss: float | None  # when there was an evaluation
     tokens_per_second: float
+    figures: Mapping[str, float] = field(default_factory=dict)  # of the parts, at the end of a logging interval
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,12 @@ class Trainer:
         )
 
     def last_figures(self) -> dict[str, float]:
-        """The newest loss and validation loss of the run."""
+        """The newest loss and validation loss of the run, and what its parts tell of themselves."""
         found: dict[str, float] = {}
         for line in (self.run.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            found |= {key: value for key, value in json.loads(line).items() if key in ("loss", "val_loss")}
+            known = json.loads(line)
+            found |= {key: value for key, value in known.items() if key in ("loss", "val_loss")}
+            found |= means_of_figures(known.get("parts", {}))
         return found
 
     def train(
@@ -250,12 +253,15 @@ class Trainer:
                 tokens += batch.token_ids.numel()
                 last = self.step == config.steps
                 mean = val_loss = None
+                figures: dict[str, Any] = {}
                 if self.step % config.log_every == 0 or last:
                     mean = torch.stack(self._logged).double().mean().item()
                     self._logged.clear()
                     seconds = time.perf_counter() - since
                     line = {"step": self.step, "loss": mean, "learning_rate": rate, "gradient_norm": norm}
-                    self._log(metrics, line | {"tokens_per_second": tokens / seconds})
+                    figures = take_figures(self.decoder)
+                    told = {"parts": figures} if figures else {}
+                    self._log(metrics, line | {"tokens_per_second": tokens / seconds} | told)
                     self._require_finite("loss", mean)
                 if self.val_batches is not None and (last or _due(self.step, config.eval_every)):
                     started = time.perf_counter()
@@ -270,7 +276,8 @@ class Trainer:
                         self._require_finite("loss", unseen.item())
                     self.save()
                     since += time.perf_counter() - started
-                report(Progress(self.step, config.steps, mean, val_loss, tokens / (time.perf_counter() - since)))
+                speed = tokens / (time.perf_counter() - since)
+                report(Progress(self.step, config.steps, mean, val_loss, speed, means_of_figures(figures)))
                 if stopping:
                     return False
         finally:
@@ -321,6 +328,10 @@ class Trainer:
                 "groups": state["param_groups"],
                 "scalars": scalars,
                 "logged": [loss.item() for loss in self._logged],
+                "counted": {
+                    name: {key: amount.tolist() for key, amount in module.counted.items()}
+                    for name, module in counting(self.decoder).items()
+                },
             }
             with atomic_directory(folder) as partial:
                 write_model(self.model, partial)
@@ -349,7 +360,11 @@ class Trainer:
             self.optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
             self.step = int(record["step"])
             self._logged = [torch.tensor(loss) for loss in record["logged"]]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            for name, sums in record.get("counted", {}).items():
+                module = self.decoder.get_submodule(name)
+                if isinstance(module, ModuleComponent):
+                    module.counted = {key: torch.tensor(value, device=self.device) for key, value in sums.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ModelError(
                 f"{folder}: its training state cannot be read ({error})", hint="remove it to go on from the one before"
             ) from None
@@ -365,6 +380,34 @@ class Trainer:
     @staticmethod
     def _log(file: Any, line: dict[str, Any]) -> None:
         file.write(json.dumps({key: _number(value) for key, value in line.items()}) + "\n")
+
+
+def counting(decoder: Decoder) -> dict[str, ModuleComponent]:
+    """The parts that have counted something for the log, by name."""
+    return {
+        name: module
+        for name, module in decoder.named_modules()
+        if isinstance(module, ModuleComponent) and module.counted
+    }
+
+
+def take_figures(decoder: Decoder) -> dict[str, dict[str, Any]]:
+    """What the parts tell of themselves since this was asked last. Reads from the device."""
+    found = {}
+    for name, module in counting(decoder).items():
+        found[name] = module.figures({key: amount.cpu() for key, amount in module.counted.items()})
+        module.counted = {}
+    return found
+
+
+def means_of_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Each figure that is a single number, as the mean over the parts that tell it."""
+    found: dict[str, list[float]] = {}
+    for told in figures.values():
+        for key, value in told.items():
+            if isinstance(value, float):
+                found.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _number(value: Any) -> Any:

@@ -30,15 +30,19 @@ def make_context() -> Context:
 
 
 def make_moe(
-    *, router: Router | None = None, n_experts: int = E, shared: bool = False, activation: Activation | None = None
+    *,
+    router: Router | None = None,
+    n_experts: int = E,
+    shared: bool = False,
+    activation: Activation | None = None,
+    **options: object,
 ) -> MoE:
     def ffn(hidden_dim: int) -> Gated:
         return Gated(GatedConfig(hidden_dim=hidden_dim), D, activation or Tanh())
 
-    router = router or SoftmaxTopK(SoftmaxTopKConfig(experts_per_token=K), D, n_experts)
-    moe = MoE(
-        MoEConfig(n_experts=n_experts), [ffn(F) for _ in range(n_experts)], router, ffn(2 * F) if shared else None
-    )
+    config = MoEConfig(n_experts=n_experts, **options)
+    router = router or SoftmaxTopK(SoftmaxTopKConfig(experts_per_token=K), D, config.n_choices)
+    moe = MoE(config, D, [ffn(F) for _ in range(n_experts)], router, ffn(2 * F) if shared else None)
     for parameter in moe.parameters():
         nn.init.normal_(parameter, std=0.5)
     return moe
