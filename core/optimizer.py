@@ -34,6 +34,21 @@ def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: f
     return [group for group in groups if group["params"]]
 
 
+def hidden_matrices(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+) -> tuple[list[tuple[str, nn.Parameter]], list[tuple[str, nn.Parameter]]]:
+    """(the matrices inside the layers, everything else): the former map activations to activations.
+
+    A hidden matrix has two axes and a name below `layers.`. Embeddings, position tables and the head stand outside the
+    layers; gains, biases and convolution kernels have one or three axes.
+    """
+    hidden: list[tuple[str, nn.Parameter]] = []
+    others: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in parameters:
+        (hidden if parameter.ndim == 2 and name.startswith("layers.") else others).append((name, parameter))
+    return hidden, others
+
+
 class Schedule(Component, ABC):
     """The learning rate over a run, as a factor of its highest value."""
 
