@@ -11,7 +11,7 @@ from torch import Tensor
 from lamina.core.build import build
 from lamina.core.decoder import Decoder
 from lamina.core.registry import load_plugins
-from lamina.core.resolve import PLACEMENTS, resolve_data
+from lamina.core.resolve import PLACEMENTS, resolve_data, resolve_part
 from lamina.core.resolved import ResolvedSpec
 
 REGISTRY = load_plugins(only=[])
@@ -33,7 +33,7 @@ def component(kind: str, without: tuple[str, ...] = ()) -> Drawn:
 
 
 def attention(name: str, required: dict[str, Drawn], optional: dict[str, Drawn]) -> Drawn:
-    shared = {"bias": st.booleans(), "mask": component("mask")}
+    shared = {"bias": st.booleans(), "mask": component("mask", without=("bidirectional", "prefix"))}
     return st.fixed_dictionaries({"name": st.just(name), **required}, optional={**shared, **optional})
 
 
@@ -51,8 +51,24 @@ def gqa(draw: st.DrawFn) -> dict[str, Any]:
         "softcap": st.none() | st.just(2.0),
         "scale": st.just(0.5),
         "out_bias": st.booleans(),
+        "v_norm": component("norm"),
+        "clip": st.just(1.0),
+        "value_dim": st.sampled_from([4, 12]),
+        "sinks": st.booleans(),
+        "out_norm": component("norm"),
+        "gate": st.sampled_from(["element", "head"]),
     }
-    return {**draw(attention("gqa", {}, rest)), **draw(heads())}
+    drawn = {**draw(attention("gqa", {}, rest)), **draw(heads())}
+    if drawn.get("qk_norm"):
+        drawn["qk_norm_over"] = draw(st.sampled_from(["head", "all"]))
+        drawn["qk_norm_at"] = draw(st.sampled_from(["before", "after"]))
+    return drawn
+
+
+@st.composite
+def differential(draw: st.DrawFn) -> dict[str, Any]:
+    rest = {"qk_norm": component("norm"), "lambda_init": st.just(0.4), "scale": st.just(0.5), "norm": component("norm")}
+    return {**draw(attention("differential", {}, rest)), "head_dim": 4, **draw(heads())}
 
 
 mla = attention(
@@ -68,11 +84,42 @@ mla = attention(
 )
 
 
+def recurrent(name: str, **drawn: Drawn) -> Drawn:
+    return options(name, **drawn).map(lambda data: {"n_heads": 2, **data})
+
+
+kernels = {
+    "gated_deltanet": recurrent(
+        "gated_deltanet",
+        n_qk_heads=st.just(1),
+        v_head_dim=st.just(4),
+        decay=st.booleans(),
+        gate=st.none(),
+        norm=component("norm"),
+    ),
+    "lightning": recurrent("lightning", gate=st.none(), norm=component("norm"), layer_decay=st.booleans()),
+    "linear": recurrent("linear", feature_map=st.sampled_from(["relu", "softmax"]), norm=component("norm")),
+    "mamba2": options("mamba2", n_groups=st.just(2), gate=st.none(), norm=component("norm")).map(
+        lambda data: {"head_dim": 4, "state_dim": 6, **data}
+    ),
+    "retention": recurrent("retention", v_head_dim=st.just(4), gate=st.none(), norm=component("norm")),
+}
+
+
 @st.composite
 def moe(draw: st.DrawFn) -> dict[str, Any]:
-    dense = component("ffn", without=("moe",))
-    router = draw(component("router"))
-    return {"name": "moe", "n_experts": 4, "router": router, "expert": draw(dense), "shared": draw(st.none() | dense)}
+    dense = component("ffn", without=("moe", "rwkv_channel_mix"))
+    router = draw(component("router", without=("expert_choice",)))  # it is not causal
+    found = {"name": "moe", "n_experts": 4, "router": router, "expert": draw(dense), "shared": draw(st.none() | dense)}
+    more = {
+        "identity_experts": st.just(2),
+        "zero_experts": st.just(1),
+        "capacity_factor": st.just(1.0),
+        "weigh": st.just("inputs"),
+        "expert_scale": st.booleans(),
+    }
+    gate = {"shared_gate": st.booleans()} if found["shared"] is not None else {}
+    return found | draw(st.fixed_dictionaries({}, optional=more | gate))
 
 
 top_k = {"experts_per_token": st.sampled_from([2, 3]), "renormalise": st.booleans()}
@@ -80,13 +127,31 @@ width = st.sampled_from([8, 12])
 
 # kind -> name -> how to draw one, where a bare name will not do or has more to show.
 SPECIAL: dict[str, dict[str, Drawn]] = {
-    "attention": {"gqa": gqa(), "mla": mla},
+    "attention": {"differential": differential(), "gqa": gqa(), "mla": mla, **kernels},
     "ffn": {
         "gated": options("gated", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
         "mlp": options("mlp", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
         "moe": moe(),
     },
-    "mask": {"sliding": st.builds(dict, name=st.just("sliding"), window=st.integers(1, 5))},
+    "mask": {
+        "chunked": st.builds(dict, name=st.just("chunked"), size=st.integers(1, 5)),
+        "dilated": st.builds(dict, name=st.just("dilated"), window=st.integers(1, 3), dilation=st.integers(1, 3)),
+        "fixed": st.builds(
+            dict,
+            name=st.just("fixed"),
+            stride=st.integers(2, 4),
+            summary=st.integers(1, 2),
+            part=st.sampled_from(["both", "block", "summary"]),
+        ),
+        "prefix": st.builds(dict, name=st.just("prefix"), length=st.integers(1, 5)),
+        "sliding": st.builds(dict, name=st.just("sliding"), window=st.integers(1, 5)),
+        "strided": st.builds(
+            dict,
+            name=st.just("strided"),
+            stride=st.integers(1, 4),
+            part=st.sampled_from(["both", "local", "strided"]),
+        ),
+    },
     "norm": {
         "rms": options("rms", offset=st.just(1.0)) | st.just({"name": "rms", "affine": False}),
         "layer": options("layer", affine=st.booleans()),
@@ -100,6 +165,9 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
     },
     "residual": {"scaled": st.builds(dict, name=st.just("scaled"), factor=st.just(0.7), learned=st.booleans())},
     "router": {
+        "hash": options("hash", experts_per_token=st.just(2), score=st.sampled_from(["softmax", "sqrt_softplus"])),
+        "mlp": options("mlp", hidden_dim=width, activation=component("activation"), n_hidden=st.just(2), **top_k),
+        "softmax_bias": options("softmax_bias", scale=st.just(1.5), **top_k),
         "softmax_top_k": options("softmax_top_k", **top_k),
         "sigmoid_bias": options("sigmoid_bias", scale=st.just(1.5), **top_k),
     },
@@ -120,6 +188,14 @@ def blocks(draw: st.DrawFn, experts: bool) -> dict[str, Any]:
     return block
 
 
+def _fits(position: Any, attention: Any) -> bool:
+    """Whether the position may act in this attention."""
+    scheme = REGISTRY.get("position", position if isinstance(position, str) else position["name"]).component
+    part = resolve_part("attention", attention, REGISTRY, dim=DIM)
+    wanted: frozenset[str] = scheme.acts_at() - {"embeddings"}  # type: ignore[attr-defined]
+    return wanted <= part.component.provides(part.config)
+
+
 @st.composite
 def spec_data(draw: st.DrawFn, experts: bool = True) -> dict[str, Any]:
     """A spec as plain data: one or two kinds of block in up to three layers."""
@@ -129,6 +205,9 @@ def spec_data(draw: st.DrawFn, experts: bool = True) -> dict[str, Any]:
     if "b" in kinds and "embeddings" not in here.acts_at():  # type: ignore[attr-defined]
         other = draw(st.sampled_from(["none", "alibi", {"name": "rope", "theta": 50.0}]))
         kinds["b"]["position"] = other
+    for block in kinds.values():
+        if block.get("attention") is not None and not _fits(block.get("position", position), block["attention"]):
+            block["position"] = "none"
     return {
         "lamina": 1,
         "vocab_size": VOCAB,
@@ -165,7 +244,9 @@ def build_moved(spec: ResolvedSpec, **options: Any) -> Decoder:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in decoder.tensors().values():
-            tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+            noise = torch.randn(tensor.shape, generator=generator)
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * noise)
     return decoder
 
 
