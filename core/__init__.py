@@ -44,6 +44,7 @@ _HOME = {  # module -> the public names it holds
     "ffn": ("FFN",),
     "joint_optimizer": ("JointOptimizer",),
     "library_tokenizer": ("LibraryConfig", "LibraryTokenizer", "add_special", "told"),
+    "lora": ("LoRAConfig", "adapt"),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
     "norm": ("Norm",),
@@ -57,8 +58,8 @@ _HOME = {  # module -> the public names it holds
     "scan": ("delta_scan", "linear_scan"),
     "shift": ("token_shift",),
     "softmax_attention": ("Bias", "Scores", "attend", "visible"),  # a module called `attend` would hide the function
-    "speculation": ("Drafter", "Speculation"),
     "special_files": ("SpecialFiles",),
+    "speculation": ("Drafter", "Speculation"),
     "tokenizer": ("BEGINS", "ENDS", "StreamDecoder", "Tokenizer", "show_bytes", "usual"),
     "top_k": (
         "BALANCED_LOSS",
@@ -74,6 +75,8 @@ _HOME = {  # module -> the public names it holds
         "router_losses",
         "weights_of",
     ),
+    "tracing": ("TraceConfig", "check_names", "watched"),
+    "wrapper": ("AttentionWrapper", "FFNWrapper"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -129,6 +132,8 @@ if TYPE_CHECKING:
     from lamina.core.library_tokenizer import LibraryTokenizer as LibraryTokenizer
     from lamina.core.library_tokenizer import add_special as add_special
     from lamina.core.library_tokenizer import told as told
+    from lamina.core.lora import LoRAConfig as LoRAConfig
+    from lamina.core.lora import adapt as adapt
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
     from lamina.core.mask import Mask as Mask
     from lamina.core.module import DeviceConstant as DeviceConstant
@@ -161,9 +166,9 @@ if TYPE_CHECKING:
     from lamina.core.softmax_attention import Scores as Scores
     from lamina.core.softmax_attention import attend as attend
     from lamina.core.softmax_attention import visible as visible
+    from lamina.core.special_files import SpecialFiles as SpecialFiles
     from lamina.core.speculation import Drafter as Drafter
     from lamina.core.speculation import Speculation as Speculation
-    from lamina.core.special_files import SpecialFiles as SpecialFiles
     from lamina.core.tokenizer import BEGINS as BEGINS
     from lamina.core.tokenizer import ENDS as ENDS
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder
@@ -182,3 +187,8 @@ if TYPE_CHECKING:
     from lamina.core.top_k import jitter as jitter
     from lamina.core.top_k import router_losses as router_losses
     from lamina.core.top_k import weights_of as weights_of
+    from lamina.core.tracing import TraceConfig as TraceConfig
+    from lamina.core.tracing import check_names as check_names
+    from lamina.core.tracing import watched as watched
+    from lamina.core.wrapper import AttentionWrapper as AttentionWrapper
+    from lamina.core.wrapper import FFNWrapper as FFNWrapper

@@ -8,6 +8,9 @@ among them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,6 +35,33 @@ def _visible(mask: Mask, queries: Span, keys: Span) -> Tensor:
     return allowed
 
 
+class Scores:
+    """What a bias may be made of besides positions; handed to the function that `Position.bias` returns.
+
+    `scale` multiplies q·kᵀ. What else is here is worked out when it is first asked for.
+    """
+
+    def __init__(self, q: Tensor, k: Tensor, scale: float, mask: Mask, queries: Span, keys: Span) -> None:
+        self.scale = scale
+        self._q, self._k, self._mask, self._queries, self._keys = q, k, mask, queries, keys
+        self.found: Tensor | None = None  # `values`, once they were asked for
+
+    @property
+    def values(self) -> Tensor:
+        """q·kᵀ · scale, (B, H, T, S) in float32 or wider, of hidden keys too. Costs the fast kernels."""
+        if self.found is None:
+            self.found = _scores(self._q, self._k, self.scale)
+        return self.found
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """bool (1 or B, 1, T, S), True where the query sees the key"""
+        return visible(self._mask, self._queries, self._keys).unsqueeze(1)
+
+
+Bias: TypeAlias = "Tensor | Callable[[Scores], Tensor]"
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -40,7 +70,7 @@ def attend(
     mask: Mask,
     queries: Span,
     keys: Span,
-    bias: Tensor | None = None,
+    bias: Bias | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
@@ -48,7 +78,8 @@ def attend(
     """Softmax attention.  softmax(cap(q·kᵀ · scale) + bias) · v  over the visible keys.
 
     q (B, H, T, Dh), k (B, K, S, Dh), v (B, K, S, Dv) with H a multiple of K -> (B, H, T, Dv).
-    `bias` (1 or B, H, T, S) · `scale` 1/sqrt(Dh) by default · `softcap` c: c·tanh(score / c) ·
+    `bias` (1 or B, H, T, S), or a function of `Scores` that gives it · `scale` 1/sqrt(Dh) by default ·
+    `softcap` c: c·tanh(score / c) ·
     `sinks` (H,): a logit per head that takes part in the softmax and adds nothing to the output.
     """
     if is_slow(q.dtype, q.device):
@@ -64,8 +95,14 @@ def attend(
                 sinks=sinks,
             )
         return wide.to(q.dtype)
-    if softcap is not None or sinks is not None:
-        return _attend_plainly(q, k, v, visible(mask, queries, keys), bias, scale, softcap, sinks)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = None
+    if bias is not None and not isinstance(bias, Tensor):
+        asked = Scores(q, k, scale, mask, queries, keys)
+        bias, scores = bias(asked), asked.found
+    if softcap is not None or sinks is not None or scores is not None:
+        scores = _scores(q, k, scale) if scores is None else scores
+        return _mix(scores, v, visible(mask, queries, keys), bias, softcap, sinks)
     narrower = q.shape[-1] - v.shape[-1]
     if narrower > 0:  # the fast kernels take one width for all, and earn the padding back several times over
         v = F.pad(v, (0, narrower))
@@ -108,23 +145,18 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _attend_plainly(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    allowed: Tensor,
-    bias: Tensor | None,
-    scale: float | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
-    """The formula as written, for what no kernel takes."""
+def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """q·kᵀ · scale, (B, H, T, S) in float32 or wider"""
     batch, n_heads, n_queries, width = q.shape
-    n_kv_heads = k.shape[1]
-    scale = 1 / math.sqrt(width) if scale is None else scale
-    q = q.reshape(batch, n_kv_heads, -1, width)  # (B, K, G·T, Dh)
-    scores = (q @ k.transpose(-1, -2)).to(_wide(q)) * scale
-    scores = scores.view(batch, n_heads, n_queries, -1)
+    scores = q.reshape(batch, k.shape[1], -1, width) @ k.transpose(-1, -2)  # (B, K, G·T, S)
+    return (scores.to(_wide(q)) * scale).view(batch, n_heads, n_queries, -1)
+
+
+def _mix(
+    scores: Tensor, v: Tensor, allowed: Tensor, bias: Tensor | None, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """The rest of the formula as written, for what no kernel takes."""
+    batch, n_heads, n_queries, n_keys = scores.shape
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
@@ -135,5 +167,5 @@ def _attend_plainly(
         weights = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
     else:
         weights = scores.softmax(-1)
-    weights = weights.to(v.dtype).view(batch, n_kv_heads, -1, k.shape[2])  # (B, K, G·T, S)
+    weights = weights.to(v.dtype).view(batch, v.shape[1], -1, n_keys)  # (B, K, G·T, S)
     return (weights @ v).view(batch, n_heads, n_queries, -1)

@@ -14,7 +14,7 @@ class LearnedConfig(ComponentConfig):
     size: int | None = Field(None, gt=0, description="Positions in the table. Default: context_length.")
     offset: int = Field(0, ge=0, description="Rows before the one of position 0 (OPT: 2).")
 
-    def derive(self, context_length: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, context_length: int) -> dict[str, Any]:
         return {"size": context_length} if self.size is None else {}
 
 

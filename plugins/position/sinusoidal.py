@@ -17,7 +17,7 @@ from lamina.core import ComponentConfig, ConfigProblem, Context, DeviceConstant,
 class SinusoidalConfig(ComponentConfig):
     theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths: they run from 2π to 2π · theta.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         if dim % 2:
             raise ConfigProblem("theta", f"dim must be even for pairs of sine and cosine, but is {dim}")
         return {}

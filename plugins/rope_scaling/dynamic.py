@@ -36,7 +36,7 @@ class DynamicConfig(ComponentConfig):
         "made for.",
     )
 
-    def derive(self, width: int, context_length: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, width: int, context_length: int) -> dict[str, Any]:
         if width < 4:
             raise ConfigProblem("factor", f"only {width} channels are turned, and two pairs are the least to scale")
         return {"original_context_length": context_length} if self.original_context_length is None else {}

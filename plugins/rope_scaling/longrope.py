@@ -45,7 +45,7 @@ class LongRoPEConfig(ComponentConfig):
         "made for.",
     )
 
-    def derive(self, width: int, context_length: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, width: int, context_length: int) -> dict[str, Any]:
         for field in ("short_factor", "long_factor"):
             divisors = getattr(self, field)
             if len(divisors) != width // 2:

@@ -16,7 +16,7 @@ from lamina.core import ComponentConfig, ConfigProblem, FixedScaling, Register, 
 class NTKConfig(ComponentConfig):
     factor: float = Field(ge=1, description="How many times slower the slowest pair turns (Hunyuan calls it alpha).")
 
-    def derive(self, width: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, width: int) -> dict[str, Any]:
         if width < 4:
             raise ConfigProblem("factor", f"only {width} channels are turned, and two pairs are the least to scale")
         return {}

@@ -17,7 +17,7 @@ class ProportionalConfig(ComponentConfig):
     fraction: float = Field(1.0, gt=0, le=1, description="Share of the pairs, fastest first, that turns.")
     factor: float = Field(1.0, ge=1, description="How many times longer texts become.")
 
-    def derive(self, width: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, width: int) -> dict[str, Any]:
         if self.turned(width) == 0:
             raise ConfigProblem("fraction", f"{self.fraction:g} of {width // 2} pairs is less than one pair")
         return {}

@@ -29,7 +29,7 @@ class YaRNConfig(ComponentConfig):
     mscale: float | None = Field(None, gt=0, description="Weight of ln(factor) in attention_factor's numerator.")
     mscale_all_dim: float | None = Field(None, gt=0, description="Weight of ln(factor) in its denominator.")
 
-    def derive(self, theta: float, context_length: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, theta: float, context_length: int) -> dict[str, Any]:
         if theta <= 1:
             raise ConfigProblem("original_context_length", f"YaRN needs a theta above 1, and it is {theta:g}")
         if self.beta_fast < self.beta_slow:

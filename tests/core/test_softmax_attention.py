@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from lamina.core import ALWAYS_DENSE, Mask, Span, attend, visible
+from lamina.core import ALWAYS_DENSE, Mask, Scores, Span, attend, visible
 from lamina.core.context import place_documents
 
 CPU = torch.device("cpu")
@@ -241,3 +241,41 @@ def test_a_pattern_is_worked_out_once_for_masks_alike_and_again_for_others() -> 
     assert calls == [2, 3, 2]
     assert not first.equal(other)
     assert elsewhere.shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize("asks_for_scores", [False, True])
+@pytest.mark.parametrize("options", [{}, {"softcap": 0.5}, {"scale": 0.7}, {"v_dim": 3}, {"sinks": True}])
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_bias_may_be_a_function_of_the_scores(asks_for_scores: bool, options: dict[str, float], length: int) -> None:
+    """It is told the scaled scores before softcap, bias and mask; which keys are visible; the scale."""
+    past, v_dim = 4, int(options.get("v_dim", 4))
+    q, k, v = qkv(2, 2, 2, length, past + length, v_dim)
+    given_spans = {"queries": Span.run(past, length, CPU), "keys": Span.run(0, past + length, CPU)}
+    mask, scale = Window(3), options.get("scale", 0.5)
+    plain = torch.einsum("bkgtd,bksd->bkgts", q.unflatten(1, (2, 2)), k).flatten(1, 2) * scale
+    seen = [[s <= past + t < s + 3 for s in range(past + length)] for t in range(length)]
+
+    def bias(scores: Scores) -> Tensor:
+        assert scores.scale == scale
+        assert scores.allowed.tolist() == [[seen]]
+        return scores.values.sin() if asks_for_scores else q.sum(-1, keepdim=True).sin() * torch.arange(past + length)
+
+    fixed = plain.sin() if asks_for_scores else q.sum(-1, keepdim=True).sin() * torch.arange(past + length)
+    sinks = torch.randn(4) if options.get("sinks") else None
+    chosen = {"mask": mask, **given_spans, "softcap": options.get("softcap"), "scale": scale, "sinks": sinks}
+    assert_close(attend(q, k, v, bias=bias, **chosen), attend_by_formula(q, k, v, bias=fixed, **chosen))
+
+
+def test_the_fast_kernel_is_kept_where_a_bias_asks_for_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        "lamina.core.softmax_attention.F.scaled_dot_product_attention",
+        lambda *args, **kwargs: called.append(1) or kernel(*args, **kwargs),
+    )
+    q, k, v = qkv(1, 1, 2, 3, 3)
+    span = Span.run(0, 3, CPU)
+    attend(q, k, v, mask=Window(None), queries=span, keys=span, bias=lambda scores: torch.zeros(1, 2, 3, 3))
+    assert len(called) == 1
+    attend(q, k, v, mask=Window(None), queries=span, keys=span, bias=lambda scores: scores.values)
+    assert len(called) == 1

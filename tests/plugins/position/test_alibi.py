@@ -35,3 +35,7 @@ def test_the_penalty_is_slope_times_distance() -> None:
 def test_alibi_acts_on_scores_alone() -> None:
     assert ALiBi.acts_at() == {"scores"}
     assert ALiBi.requires(ALiBiConfig()) == {"attention": frozenset({"scores"})}
+
+
+def test_alibi_keeps_the_invariants(check_scheme: Any) -> None:
+    check_scheme("alibi")

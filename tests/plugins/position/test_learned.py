@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -47,3 +48,7 @@ def test_a_token_past_the_table_is_refused_by_name(context_at: Callable[..., Con
 def test_learned_acts_on_embeddings_alone() -> None:
     assert Learned.acts_at() == {"embeddings"}
     assert Learned.requires(LearnedConfig()) == {"attention": frozenset()}
+
+
+def test_learned_keeps_the_invariants(check_scheme: Any) -> None:
+    check_scheme({"name": "learned", "offset": 2})

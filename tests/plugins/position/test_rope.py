@@ -118,3 +118,7 @@ def test_channels_that_make_no_pairs_are_refused(head_dim: int, fraction: float)
 def test_a_share_that_binary_numbers_miss_is_still_whole() -> None:
     assert RoPEConfig(fraction=0.6).width(10) == 6
     assert RoPEConfig(fraction=0.3).width(20) == 6
+
+
+def test_rope_keeps_the_invariants(check_scheme: Any) -> None:
+    check_scheme({"name": "rope", "theta": 100.0, "fraction": 0.5})
