@@ -33,6 +33,7 @@ from lamina.core import (
     Parts,
     Position,
     Register,
+    Span,
     attend,
     hookimpl,
     slot,
@@ -125,7 +126,7 @@ class Differential(Attention):
 
     @classmethod
     def provides(cls, config: DifferentialConfig) -> frozenset[str]:
-        return frozenset({"queries_keys", "scores", "mask"})
+        return frozenset({"queries_keys", "visible_keys", "scores", "mask"})
 
     @classmethod
     def position_sizes(cls, config: DifferentialConfig) -> dict[str, int]:
@@ -135,6 +136,9 @@ class Differential(Attention):
     def init_weights(self, std: float) -> None:
         for parameter in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
             nn.init.normal_(parameter, std=0.1)
+
+    def carriers(self) -> list[Tensor]:
+        return [self.qkv.weight.split_with_sizes(self.split)[-1], self.out.weight]
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         key, value = (self.n_kv_heads, self.head_dim), (self.n_kv_heads, 2 * self.head_dim)
@@ -157,19 +161,7 @@ class Differential(Attention):
         if cache is not None:
             k1, k2, v = cache.append(k1=k1, k2=k2, v=v)
             keys = context.once(("keys", cache.capacity), lambda: cache.keys(length))
-        first, second = (
-            attend(
-                q,
-                k,
-                v,
-                mask=self.mask,
-                queries=context.queries,
-                keys=keys,
-                bias=self.position.bias(q, context.queries, keys) if self.biased else None,
-                scale=self.scale,
-            )
-            for q, k in ((q1, k1), (q2, k2))
-        )
+        first, second = (self._read(q, k, v, context.queries, keys) for q, k in ((q1, k1), (q2, k2)))
         mixed = self.norm(first - self._weight().to(first.dtype) * second) * (1 - self.lambda_init)  # (B, H, T, 2·Dh)
         projected: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
         return projected
@@ -178,6 +170,12 @@ class Differential(Attention):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return self.position.rotate(q, k, context)
+
+    def _read(self, q: Tensor, k: Tensor, v: Tensor, queries: Span, keys: Span) -> Tensor:
+        """Values through one of the two maps, (B, H, T, 2·Dh)."""
+        q, k = self.position.meet(q, k, queries, keys)
+        bias = self.position.bias(q, queries, keys) if self.biased else None
+        return attend(q, k, v, mask=self.mask, queries=queries, keys=keys, bias=bias, scale=self.scale)
 
     def _weight(self) -> Tensor:
         """λ, in float32 or wider: what the second map is multiplied by."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lamina.core import (
     Attention,
+    Bias,
     ComponentConfig,
     Context,
     LayerState,
@@ -68,7 +69,7 @@ class MLA(Attention):
         self.nope_dim, self.rope_dim, self.v_dim = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
         self.mask, self.kv_norm, self.q_norm = mask, kv_norm, q_norm
         self.position = position
-        self.biased = "scores" in position.acts_at()
+        self.biased, self.meets = ("scores" in position.acts_at()), ("visible_keys" in position.acts_at())
         self.q_down = Linear(dim, config.q_lora_rank, bias=config.bias) if config.q_lora_rank else None
         self.q_up = Linear(config.q_lora_rank or dim, self.n_heads * (self.nope_dim + self.rope_dim), bias=False)
         self.kv_down = Linear(dim, self.rank + self.rope_dim, bias=config.bias)  # rows: latent, rotated key
@@ -82,11 +83,15 @@ class MLA(Attention):
 
     @classmethod
     def provides(cls, config: MLAConfig) -> frozenset[str]:
-        return frozenset({"queries_keys", "scores", "mask"})
+        return frozenset({"queries_keys", "visible_keys", "scores", "mask"})
 
     @classmethod
     def position_sizes(cls, config: MLAConfig) -> dict[str, int]:
         return {"head_dim": config.qk_rope_head_dim, "n_heads": config.n_heads}
+
+    def carriers(self) -> list[Tensor]:
+        values = self.kv_up.weight.view(self.n_heads, -1, self.rank)[:, self.nope_dim :]
+        return [values, self.out.weight]
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         # Latent and rotated key lie side by side: together they are the key of the absorbed form.
@@ -107,6 +112,10 @@ class MLA(Attention):
         if cache is not None:
             (kept,) = cache.append(latent=kept)
             keys = context.once(("keys", cache.capacity), lambda: cache.keys(length))
+        if self.meets:
+            latent, k_rope = kept.split_with_sizes([self.rank, self.rope_dim], -1)
+            q_rope, k_rope = self.position.meet(q_rope, k_rope.unsqueeze(1), context.queries, keys)
+            kept = torch.cat([latent, k_rope.squeeze(1)], -1)
         bias = self.position.bias(q_rope, context.queries, keys) if self.biased else None
         absorb = cache is not None and length == 1 and self._can_absorb()
         mixed = (self._absorbed if absorb else self._expanded)(q_nope, q_rope, kept, context.queries, keys, bias)
@@ -114,7 +123,7 @@ class MLA(Attention):
         return projected
 
     def _expanded(
-        self, q_nope: Tensor, q_rope: Tensor, kept: Tensor, queries: Span, keys: Span, bias: Tensor | None
+        self, q_nope: Tensor, q_rope: Tensor, kept: Tensor, queries: Span, keys: Span, bias: Bias | None
     ) -> Tensor:
         """Every head's keys and values written out. -> (B, H, T, v)"""
         latent, k_rope = kept.split_with_sizes([self.rank, self.rope_dim], -1)
@@ -125,7 +134,7 @@ class MLA(Attention):
         return attend(q, k, v, mask=self.mask, queries=queries, keys=keys, bias=bias, scale=self.scale)
 
     def _absorbed(
-        self, q_nope: Tensor, q_rope: Tensor, kept: Tensor, queries: Span, keys: Span, bias: Tensor | None
+        self, q_nope: Tensor, q_rope: Tensor, kept: Tensor, queries: Span, keys: Span, bias: Bias | None
     ) -> Tensor:
         """All heads against the latents themselves, which are one key and value head. -> (B, H, T, v)"""
         weight: Tensor = self.kv_up.weight.view(self.n_heads, -1, self.rank)

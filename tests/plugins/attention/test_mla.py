@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -104,6 +105,40 @@ def test_mla_equals_deepseek_v2(whole: Any, q_lora_rank: int | None, bias: bool)
     turns = modeling.DeepseekV2RotaryEmbedding(config)(x, torch.arange(5).unsqueeze(0))
     future = torch.full((5, 5), -torch.inf).triu(1).view(1, 1, 5, 5)
     expected, _ = reference(x, position_embeddings=turns, attention_mask=future)
+    assert_close(whole(attention, x), expected)
+
+
+@pytest.mark.parametrize("q_lora_rank", [None, 9])
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_mla_equals_deepseek_v3_with_yarns_scale(whole: Any, q_lora_rank: int | None, layout: Any) -> None:
+    modeling: Any = pytest.importorskip("transformers.models.deepseek_v3.modeling_deepseek_v3")
+    config = modeling.DeepseekV3Config(
+        hidden_size=DIM,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        kv_lora_rank=RANK,
+        q_lora_rank=q_lora_rank,
+        qk_nope_head_dim=NOPE,
+        qk_rope_head_dim=ROPE,
+        v_head_dim=V,
+        rope_interleave=layout == "interleaved",
+        attn_implementation="eager",
+        rope_parameters={"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 8.0, "mscale_all_dim": 1.0},
+    )
+    reference = modeling.DeepseekV3Attention(config, 0).eval()
+    factor = 0.1 * math.log(8.0) + 1.0  # of YaRN on queries and keys, as DeepSeek takes it: squared, on the scores
+    scale = (NOPE + ROPE) ** -0.5 * factor**2
+    attention = mla(q_lora_rank, position=RoPE(RoPEConfig(layout=layout), ROPE), scale=scale)
+    names = {"kv_down": "kv_a_proj_with_mqa", "kv_norm": "kv_a_layernorm", "kv_up": "kv_b_proj", "out": "o_proj"}
+    names |= {"q_down": "q_a_proj", "q_norm": "q_a_layernorm", "q_up": "q_b_proj" if q_lora_rank else "q_proj"}
+    reference.load_state_dict(
+        {f"{names[name.split('.')[0]]}.{name.split('.')[1]}": value for name, value in attention.state_dict().items()}
+    )
+    x = torch.randn(2, 5, DIM)
+    rates = 10_000.0 ** (-torch.arange(0, ROPE, 2) / ROPE)
+    angles = (torch.arange(5).unsqueeze(1) * rates.repeat(2)).unsqueeze(0)
+    future = torch.full((5, 5), -torch.inf).triu(1).view(1, 1, 5, 5)
+    expected, _ = reference(x, position_embeddings=(angles.cos(), angles.sin()), attention_mask=future)
     assert_close(whole(attention, x), expected)
 
 
