@@ -165,7 +165,9 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
     },
     "residual": {"scaled": st.builds(dict, name=st.just("scaled"), factor=st.just(0.7), learned=st.booleans())},
     "router": {
-        "hash": options("hash", experts_per_token=st.just(2), score=st.sampled_from(["softmax", "sqrt_softplus"])),
+        "hash": st.builds(
+            dict, name=st.just("hash"), experts_per_token=st.just(2), score=st.sampled_from([None, "sqrt_softplus"])
+        ),
         "mlp": options("mlp", hidden_dim=width, activation=component("activation"), n_hidden=st.just(2), **top_k),
         "softmax_bias": options("softmax_bias", scale=st.just(1.5), **top_k),
         "softmax_top_k": options("softmax_top_k", **top_k),
