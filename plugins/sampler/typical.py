@@ -31,7 +31,7 @@ class Typical(Sampler):
         surprise = -logits.log_softmax(-1)
         p = (-surprise).exp()
         entropy = torch.special.entr(p).sum(-1, keepdim=True)  # (B, 1)
-        order = (surprise - entropy).abs().sort(-1, stable=True).indices
+        order = torch.sort((surprise - entropy).abs(), dim=-1, stable=True).indices
         total = p.gather(-1, order).cumsum(-1)
         needed = torch.ones_like(total, dtype=torch.bool)
         needed[:, 1:] = total[:, :-1] < self.p  # those before do not reach p yet
