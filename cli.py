@@ -318,7 +318,7 @@ def schema() -> None:
     print_json(spec_schema(read_index().components))
 
 
-# ---- models: train, resume, generate
+# ---- models: train, resume, generate, tokens
 
 
 @main.command()
@@ -330,6 +330,7 @@ def schema() -> None:
     help="A text file, a directory of them, a corpus, or {name: CORPUS, …}.",
 )
 @click.option("--out", type=PlacePath(), help="Run directory. Default: runs/ and the spec's name.")
+@click.option("--from", "start", type=PlacePath(), metavar="MODEL", help="Begin with the weights of a model or run.")
 @click.option("--steps", help="Optimizer steps.")
 @click.option("--batch-size", help="Sequences in a step.")
 @click.option("--context", help="Tokens in a sequence.")
@@ -347,6 +348,7 @@ def train(
     spec: str,
     data: str,
     out: Path | None,
+    start: Path | None,
     device: str,
     backend: str,
     overrides: tuple[str, ...],
@@ -360,7 +362,8 @@ def train(
     given = [f"train.{name}={value}" for name, value in options.items() if value is not None]
     flags = {f"train.{name}": f"--{name.replace('_', '-')}" for name in options}
     resolved = resolve_spec(spec, (*overrides, *given), flags)
-    run_training(resolved, data, out or Path("runs") / resolved.name, as_json=as_json, device=device, backend=backend)
+    target = out or Path("runs") / resolved.name
+    run_training(resolved, data, target, as_json=as_json, start=start, device=device, backend=backend)
 
 
 @main.command()
@@ -374,13 +377,21 @@ def resume(run: Path, as_json: bool) -> None:
 
 
 def run_training(
-    resolved: ResolvedSpec, data: str, out: Path, *, as_json: bool, device: str = "cpu", backend: str = "eager"
+    resolved: ResolvedSpec,
+    data: str,
+    out: Path,
+    *,
+    as_json: bool,
+    start: Path | None = None,
+    device: str = "cpu",
+    backend: str = "eager",
 ) -> None:
     from lamina.core.progress import note
     from lamina.core.train import RunOptions, create_run
 
     corpus = component_choice(data, "--data") if data.lstrip().startswith("{") else data
-    run = create_run(resolved, corpus, out, options=RunOptions(device=device, backend=backend), note=note)
+    options = RunOptions(device=device, backend=backend)
+    run = create_run(resolved, corpus, out, options=options, start=start, note=note)
     finish_training(run, as_json)
 
 
@@ -468,6 +479,41 @@ def generate(
         return
     for row in rows:
         click.echo(f"=== {row['prompt']}\n{row['text']}\n")
+
+
+@main.command()
+@click.argument("file", required=False)
+@click.option("--text", help="A text, in place of FILE.")
+@click.option(
+    "--tokenizer",
+    "tokenizers",
+    multiple=True,
+    required=True,
+    metavar="WHICH",
+    help="A model, run or tokenizer directory, a tokenizer.json, .model, .tiktoken or tekken.json, a spec, a "
+    "tokenizer's name, or '{name: bpe, path: FILE}'; may be repeated.",
+)
+@click.option("--allow-special", is_flag=True, help="Take the text of special tokens for special tokens.")
+@json_option
+def tokens(file: str | None, text: str | None, tokenizers: tuple[str, ...], allow_special: bool, as_json: bool) -> None:
+    """Show how tokenizers cut the text of FILE, `-` for stdin.
+
+    --json prints {"ids": …, "tokens": …}, for several tokenizers a list of these with their names.
+    """
+    from lamina.core.tokens import cut, read_text
+
+    if (file is None) == (text is None):
+        raise click.UsageError("give a FILE or --text" if file is None else "give FILE or --text, not both")
+    chosen = [component_choice(one, "--tokenizer") if one.lstrip().startswith("{") else one for one in tokenizers]
+    cuts = cut(read_text(file) if text is None else text, chosen, allow_special=allow_special)  # type: ignore[arg-type]
+    if as_json:
+        print_json(cuts[0].to_json() if len(cuts) == 1 else [{"name": one.name, **one.to_json()} for one in cuts])
+        return
+    from rich.console import Console
+
+    from lamina.core.tokens_text import print_cuts
+
+    print_cuts(cuts, Console(highlight=False))
 
 
 # ---- figures: profile, bench

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lamina.core.component import Component, ComponentConfig
 from lamina.core.errors import DataError
 
+# What published vocabularies call the tokens that begin and end a document, the likelier first.
+BEGINS = ("<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<bos>", "<s>", "<|startoftext|>")
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<eos>", "</s>", "<|im_end|>")
 LARGEST_FILE = 1 << 30  # a larger file is no tokenizer: the largest vocabularies in use take some 30 MB
 
 
@@ -23,6 +28,14 @@ class Tokenizer(Component, ABC):
     @abstractmethod
     def open(cls, config: Any, directory: Path) -> Self:
         """From the files `config` names, relative to `directory`. DataError names a file that cannot be used."""
+
+    @classmethod
+    def recognise(cls, folder: Path, names: frozenset[str]) -> str | None:
+        """Of the files `names` in `folder`, the one a Config's `path` should name for this component to open it.
+
+        None when there is none, or when another file among them says more. It may look into the files' beginnings.
+        """
+        return None
 
     @classmethod
     def untrained(cls, config: Any) -> bool:
@@ -42,6 +55,11 @@ class Tokenizer(Component, ABC):
     @abstractmethod
     def vocab_size(self) -> int:
         """One more than the highest id."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether some texts come back changed from `encode` and `decode`, where others would be refused."""
+        return False
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -73,6 +91,23 @@ class Tokenizer(Component, ABC):
         """What each id alone stands for, for people to look at."""
         return [self.decode([token], skip_special=False) for token in ids]
 
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes | None]:
+        """What each id adds to a text that has begun, in UTF-8; None for special ids and those without bytes.
+
+        A tokenizer with pieces of characters says here which bytes they are; decoded alone they have none.
+        """
+        special = frozenset(self.special_ids.values())
+        texts = (self.decode([token]) for token in range(self.vocab_size) if token not in special)
+        before = next((text for text in texts if text.strip() and "\ufffd" not in text), "")
+        anchor = self.encode(before) if before else []  # a piece at the beginning may lose its space
+        start = self.decode(anchor)
+        found: list[bytes | None] = []
+        for token in ids:
+            known = token < self.vocab_size and token not in special
+            text = self.decode([*anchor, token])[len(start) :] if known else "\ufffd"
+            found.append(None if "\ufffd" in text else text.encode())
+        return found
+
     def stream(self, context: Sequence[int] = ()) -> StreamDecoder:
         """For text that goes on after the whole text `context` stands for."""
         return StreamDecoder(self, context)
@@ -96,6 +131,26 @@ class Tokenizer(Component, ABC):
             raise DataError(f"tokenizer file '{path}' cannot be read: {error.strerror}", hint=hint) from error
 
     @staticmethod
+    def split_special(text: str, names: Iterable[str]) -> list[str]:
+        """`text` cut before and after every one of `names`, the longest where several begin; nothing empty."""
+        listed = sorted(names, key=len, reverse=True)
+        if not listed:
+            return [text] if text else []
+        pattern = "|".join(map(re.escape, listed))
+        return [piece for piece in re.split(f"({pattern})", text) if piece]
+
+    @classmethod
+    def read_json(cls, path: Path) -> dict[str, Any]:
+        """A tokenizer file that is a JSON object, or DataError naming the file that is none."""
+        try:
+            found = json.loads(cls.read_file(path))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"'{path}' is not JSON: {error}", hint="it may be cut short") from None
+        if not isinstance(found, dict):
+            raise DataError(f"'{path}' is not a JSON object")
+        return found
+
+    @staticmethod
     def utf8(text: str) -> bytes:
         """`text` in UTF-8, or DataError when it holds half a surrogate pair, which no text does."""
         try:
@@ -105,6 +160,17 @@ class Tokenizer(Component, ABC):
                 f"character {error.start} of the text is U+{ord(text[error.start]):04X}, half a surrogate pair",
                 hint="the text was read from bytes that are not UTF-8; convert it first",
             ) from error
+
+
+def usual(names: Iterable[str], known: Mapping[str, int]) -> int | None:
+    """The id of the first of `names`, such as BEGINS or ENDS, that is `known`."""
+    return next((known[name] for name in names if name in known), None)
+
+
+def show_bytes(data: bytes) -> str:
+    """Bytes as text, those that are not UTF-8 each by its number: <0xE2><0x82>."""
+    text = data.decode("utf-8", errors="surrogateescape")
+    return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if "\udc80" <= c <= "\udcff" else c for c in text)
 
 
 class StreamDecoder:

@@ -58,6 +58,9 @@ class ByteTokenizer(Tokenizer):
         pieces = (bytes((i,)) if i < END_ID else end if i == END_ID else b"" for i in ids)
         return b"".join(pieces).decode("utf-8", errors="replace")
 
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes | None]:
+        return [bytes((i,)) if i < END_ID else None for i in ids]
+
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         # A byte above 127 is no character by itself; its number says more than U+FFFD would.
         return [f"<0x{i:02X}>" if 128 <= i < END_ID else self.decode([i], skip_special=False) for i in ids]

@@ -37,6 +37,10 @@ class CharacterTokenizer(Tokenizer):
         self._ids = {character: i for i, character in enumerate(characters)}
 
     @classmethod
+    def recognise(cls, folder: Path, names: frozenset[str]) -> str | None:
+        return FILE if FILE in names else None
+
+    @classmethod
     def untrained(cls, config: CharacterConfig) -> bool:
         return config.path is None
 

@@ -1,0 +1,54 @@
+"""Any tokenizer.json: the file in which the `tokenizers` library keeps a vocabulary and all that is done to text.
+
+Special tokens are those of the file and those that tokenizer_config.json and special_tokens_map.json beside it name.
+Format: https://huggingface.co/docs/tokenizers
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from lamina.core import ComponentConfig, LibraryTokenizer, Register, SpecialFiles, hookimpl
+
+CONFIG = "tokenizer_config.json"
+
+
+class TokenizerJSONConfig(ComponentConfig):
+    path: str = Field(description="A tokenizer.json, whatever its model.", min_length=1)
+
+
+class TokenizerJSON(LibraryTokenizer):
+    """A published vocabulary as it is. What round-trips is the file's choice: a byte-level one keeps every text, one
+    that normalises or has an unknown token does not. Nothing is added to a text, whatever template the file has."""
+
+    Config = TokenizerJSONConfig
+    paper = "the tokenizers library, Hugging Face"
+
+    @classmethod
+    def recognise(cls, folder: Path, names: frozenset[str]) -> str | None:
+        return "tokenizer.json" if "tokenizer.json" in names else None
+
+    @classmethod
+    def open(cls, config: TokenizerJSONConfig, directory: Path) -> Self:
+        path = directory / config.path
+        tokenizer = cls.read(path)
+        beside = SpecialFiles.read(path.parent)
+        beside.apply(tokenizer)
+        return cls(tokenizer, config, *beside.begin_and_end(tokenizer))
+
+    def save(self, directory: Path) -> TokenizerJSONConfig:
+        config: TokenizerJSONConfig = super().save(directory)
+        text_of = {i: name for name, i in self.special_ids.items()}
+        roles = {"bos_token": self.bos_id, "eos_token": self.eos_id}
+        told = {role: None if i is None else text_of[i] for role, i in roles.items()}
+        (directory / CONFIG).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return config
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("tokenizer_json", TokenizerJSON)
