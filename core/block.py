@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 from torch import Tensor, nn
@@ -38,6 +39,15 @@ class Block(nn.Module):
         self.ffn_out = norms["ffn_out"]
         self.ffn_residual = ffn_residual
         self.ffn_after = norms["ffn_after"]
+
+    def joined(self) -> Iterator[tuple[Attention | FFN, Residual]]:
+        """Each sublayer with the residual that joins it to the stream; in a parallel flow one joins both."""
+        for sublayer, residual in (
+            (self.attention, self.attention_residual),
+            (self.ffn, self.ffn_residual or self.attention_residual),
+        ):
+            if sublayer is not None and residual is not None:
+                yield sublayer, residual
 
     def forward(
         self, stream: Tensor, context: Context, state: LayerState | None = None, ffn_state: LayerState | None = None

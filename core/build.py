@@ -19,7 +19,6 @@ from lamina.core.module import Embedding, Linear, ModuleComponent, OutLinear
 from lamina.core.position import Position
 from lamina.core.resolved import SLOTS, BlockConfig, InitConfig, ResolvedSpec
 
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -189,7 +188,8 @@ class _Builder:
             attention = self.part(block.attention, layer=layer, **position)
         ffn = self.part(block.ffn, layer=layer)
         norms = {name: self.part(getattr(block, name), size=self.spec.dim) for name in SLOTS}
-        joins = [self.part(block.residual, layer=layer) if sub is not None else None for sub in (attention, ffn)]
+        chosen = ((attention, block.residual), (ffn, block.ffn_residual or block.residual))
+        joins = [self.part(residual, layer=layer) if sub is not None else None for sub, residual in chosen]
         if block.flow != "sequential":
             joins[1] = None  # one residual joins both
         return Block(block.flow, attention, ffn, joins[0], joins[1], norms)
@@ -211,5 +211,9 @@ def init_weights(decoder: Decoder, init: InitConfig) -> None:
                     module.bias.zero_()
             elif isinstance(module, ModuleComponent):
                 module.init_weights(init.std)
+        for block in decoder.blocks:
+            for sublayer, residual in block.joined():
+                for weight in sublayer.carriers() if residual.gain != 1.0 else ():
+                    weight.mul_(residual.gain)
         if decoder.head.weight is not decoder.embedding.tokens.weight:
             decoder.head.weight.normal_(0.0, init.std)

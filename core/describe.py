@@ -38,6 +38,8 @@ def describe_block(block: BlockConfig, spec: ResolvedSpec) -> str:
     words += [f"{norm} at {', '.join(places)}" for norm, places in norms.items()]
     if describe(block.residual, spec) != BlockConfig.model_fields["residual"].default:
         words.append(f"residual {describe(block.residual, spec)}")
+    if block.ffn_residual is not None:
+        words.append(f"ffn residual {describe(block.ffn_residual, spec)}")
     if block.flow != BlockConfig.model_fields["flow"].default:
         words.append(f"flow {block.flow}")
     return " · ".join(words)

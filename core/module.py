@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,13 @@ class ModuleComponent(Component, nn.Module):
 
         The default leaves them as the constructor made them.
         """
+
+    def carriers(self) -> Iterable[torch.Tensor]:
+        """Weights, or views of their rows, through which an attention or ffn carries what it reads to what it gives.
+
+        Not those that only steer: queries and keys, gates, routers. Default: every `Linear` and `OutLinear` within.
+        """
+        return [module.weight for module in self.modules() if type(module) in (Linear, OutLinear)]
 
     def after_step(self) -> None:
         """Called once after every optimizer step, for what is updated by rule rather than by gradient."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -20,6 +20,16 @@ class Residual(ModuleComponent, ABC):
 
     kind = "residual"
     told = ("dim", "layer", "n_layers")
+
+    @classmethod
+    def stream(cls, config: Any) -> Hashable:
+        """What tells its stream from a (B, T, D): the number of streams, say. All residuals of a decoder must agree."""
+        return None
+
+    @property
+    def gain(self) -> float:
+        """Multiplies the initial weights of the sublayer's `carriers`, for schemes whose depth needs small ones."""
+        return 1.0
 
     @abstractmethod
     def forward(self, stream: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ All problems are found in one go: what cannot be read is left out and the rest i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class _Resolver(ConfigReader):
         self._check_layers(made)
         made = self._settle_spec(made)
         self._check_neighbours(made)
+        self._check_streams(made)
         self._check_store(made)
         self.finish()
         assert isinstance(made, ResolvedSpec)
@@ -346,6 +347,10 @@ class _Resolver(ConfigReader):
                     f"block '{name}': a parallel flow needs an attention and an ffn",
                     self.tree.nearest(("blocks", name)),
                 )
+            if block.ffn_residual is not None and (block.flow != "sequential" or block.ffn is None):
+                why = "the block has no ffn" if block.ffn is None else "in a parallel flow one residual joins both"
+                place_in = self.tree.nearest(("blocks", name, "ffn_residual"))
+                self.problem(f"ffn_residual joins nothing: {why}", place_in, "remove it")
             if block.flow == "parallel_shared" and block.ffn_in is not None:
                 place_in = self.tree.nearest(("blocks", name, "ffn_in"))
                 self.problem(
@@ -385,6 +390,26 @@ class _Resolver(ConfigReader):
                     f"({self.tree.nearest(writer.path)}) leaves it with {fact} {tell(facts.get(fact))}",
                     here,
                     "make the two alike",
+                )
+
+    def _check_streams(self, spec: ResolvedSpec) -> None:
+        """All residuals must keep a stream of one form."""
+        forms: dict[Hashable, Part] = {}
+        for name, block in vars(spec).get("blocks", {}).items():
+            if ("blocks", name) in self.broken:
+                continue
+            for part in (block.residual, block.ffn_residual):
+                if part is not None:
+                    form = part.component.stream(part.config)  # type: ignore[attr-defined]
+                    forms.setdefault(form, part)
+        if len(forms) > 1:
+            first, *others = forms.values()
+            for other in others:
+                self.problem(
+                    f"residual '{other.name}' keeps a stream of another form than '{first.name}' "
+                    f"({self.tree.nearest(first.path)})",
+                    self.tree.nearest(other.path),
+                    "use one residual in all blocks",
                 )
 
     def _misfit(self, part: Part, other: Part, missing: frozenset[str]) -> None:

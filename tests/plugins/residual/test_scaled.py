@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -25,3 +26,10 @@ def test_only_a_learned_factor_is_a_parameter_and_gets_a_gradient() -> None:
 def test_half_precision_stays_half() -> None:
     x = torch.randn(2, 4, dtype=torch.bfloat16)
     assert Scaled(ScaledConfig(factor=0.5, learned=True))(x, lambda h: h).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_stream_has_a_factor_too(learned: bool) -> None:
+    x = torch.randn(2, 3, 4)
+    residual = Scaled(ScaledConfig(factor=0.5, stream_factor=3.0, learned=learned))
+    assert_close(residual(x, lambda h: h**2), 3.0 * x + 0.5 * x**2)
