@@ -108,6 +108,8 @@ def attend(
         v = F.pad(v, (0, narrower))
         return attend(q, k, v, mask=mask, queries=queries, keys=keys, bias=bias, scale=scale)[..., :-narrower]
     n_queries, groups = q.shape[2], q.shape[1] // k.shape[1]
+    if narrower < 0 and n_queries > 1:  # the same; for a single query it would copy all keys
+        q, k = F.pad(q, (0, -narrower)), F.pad(k, (0, -narrower))
     if bias is not None:
         hidden = ~visible(mask, queries, keys).unsqueeze(1)
         bias = bias.to(_wide(q)).masked_fill(hidden, -torch.inf)  # distances are too coarse in bfloat16

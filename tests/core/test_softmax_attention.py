@@ -108,7 +108,7 @@ windows = st.one_of(st.none(), st.integers(1, 9))
 heads = st.tuples(st.integers(1, 2), st.integers(1, 3))
 
 
-@given(length=st.integers(1, 7), past=st.integers(0, 5), window=windows, heads=heads, v_dim=st.sampled_from([4, 3]))
+@given(length=st.integers(1, 7), past=st.integers(0, 5), window=windows, heads=heads, v_dim=st.sampled_from([4, 3, 6]))
 def test_a_run_of_tokens_after_a_past(
     length: int, past: int, window: int | None, heads: tuple[int, int], v_dim: int
 ) -> None:
