@@ -1,11 +1,12 @@
 """Sinusoidal positions: x + p, with p[2i] = sin(t / theta^(2i/D)) and p[2i + 1] = cos(t / theta^(2i/D)) at position t.
 
-Vaswani et al. 2017, arXiv:1706.03762.
+Vaswani et al. 2017, arXiv:1706.03762. Implementations differ in three ways, and a model keeps to the one it was trained
+with: CTRL puts all sines first, XGLM does and spaces the wavelengths to end at theta itself, and it begins at t = 2.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,10 +17,17 @@ from lamina.core import ComponentConfig, ConfigProblem, Context, DeviceConstant,
 
 class SinusoidalConfig(ComponentConfig):
     theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths: they run from 2π to 2π · theta.")
+    layout: Literal["interleaved", "half"] = Field(
+        "interleaved", description="interleaved: a sine and its cosine side by side. half: all sines, then all cosines."
+    )
+    inclusive: bool = Field(False, description="The longest wavelength is 2π · theta itself, not one step short of it.")
+    offset: int = Field(0, ge=0, description="Where the first token stands (XGLM: 2).")
 
     def derive(self, dim: int) -> dict[str, Any]:
         if dim % 2:
-            raise ConfigProblem("theta", f"dim must be even for pairs of sine and cosine, but is {dim}")
+            raise ConfigProblem("layout", f"dim must be even for pairs of sine and cosine, but is {dim}")
+        if self.inclusive and dim < 4:
+            raise ConfigProblem("inclusive", f"one wavelength cannot be first and last, and dim is {dim}")
         return {}
 
 
@@ -31,12 +39,15 @@ class Sinusoidal(Position):
 
     def __init__(self, config: SinusoidalConfig, dim: int) -> None:
         super().__init__()
-        self.frequencies = DeviceConstant([config.theta ** (-i / dim) for i in range(0, dim, 2)])
+        steps = dim - 2 if config.inclusive else dim
+        self.frequencies = DeviceConstant([config.theta ** (-i / steps) for i in range(0, dim, 2)])
+        self.interleaved, self.offset = config.layout == "interleaved", config.offset
 
     def embed(self, x: Tensor, context: Context) -> Tensor:
-        positions = context.queries.positions.unsqueeze(-1)
+        positions = context.queries.positions.unsqueeze(-1) + self.offset
         angles = positions * self.frequencies.on(x.device)  # (1 or B, T, D/2) float32
-        waves = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+        sines, cosines = angles.sin(), angles.cos()
+        waves = torch.stack([sines, cosines], -1).flatten(-2) if self.interleaved else torch.cat([sines, cosines], -1)
         return x + waves.to(x.dtype)
 
 

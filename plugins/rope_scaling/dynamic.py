@@ -6,6 +6,7 @@ as it was), d the number of turned channels.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,10 @@ class Dynamic(RopeScaling):
         self.frequencies = DeviceConstant(rope_frequencies(theta, width))
         # theta · g^(d / (d - 2)) to the power -i / d is theta^(-i / d) · g^(-i / (d - 2))
         self.exponents = DeviceConstant([-i / (width - 2) for i in range(0, width, 2)])
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"factor": 2.0, "original_context_length": 4, "length": 16}]
 
     def turns(self, queries: Span) -> tuple[Tensor, float]:
         device = queries.positions.device

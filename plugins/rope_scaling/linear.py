@@ -5,6 +5,9 @@ Chen et al. 2023, arXiv:2306.15595.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from pydantic import Field
 
 from lamina.core import ComponentConfig, FixedScaling, Register, hookimpl, rope_frequencies
@@ -22,6 +25,10 @@ class Linear(FixedScaling):
 
     def __init__(self, config: LinearConfig, theta: float, width: int) -> None:
         super().__init__([frequency / config.factor for frequency in rope_frequencies(theta, width)])
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"factor": 2.0}]
 
 
 @hookimpl

@@ -8,6 +8,7 @@ share that stays grows in proportion to n.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -45,6 +46,10 @@ class Llama3(FixedScaling):
             kept = min(max((n_turns - low) / (high - low), 0.0), 1.0)
             frequencies.append(frequency * kept + frequency / config.factor * (1 - kept))
         super().__init__(frequencies)
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"original_context_length": 16}]
 
 
 @hookimpl

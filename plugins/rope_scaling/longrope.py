@@ -7,6 +7,7 @@ sqrt(1 + ln(factor) / ln(original_context_length)).
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,6 +77,17 @@ class LongRoPE(RopeScaling):
         self.short = DeviceConstant([f / divisor for f, divisor in zip(trained, config.short_factor, strict=True)])
         self.long = DeviceConstant([f / divisor for f, divisor in zip(trained, config.long_factor, strict=True)])
         self.short_attention, self.long_attention = config.short_attention_factor, config.attention_factor
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [
+            {
+                "original_context_length": 4,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],  # for the four pairs of a head of eight channels
+                "long_factor": [1.0, 2.0, 4.0, 8.0],
+                "length": 16,
+            }
+        ]
 
     def turns(self, queries: Span) -> tuple[Tensor, Tensor | float]:
         device = queries.positions.device

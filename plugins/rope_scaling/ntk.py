@@ -6,6 +6,7 @@ before.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -30,6 +31,10 @@ class NTK(FixedScaling):
 
     def __init__(self, config: NTKConfig, theta: float, width: int) -> None:
         super().__init__(rope_frequencies(theta * config.factor ** (width / (width - 2)), width))
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"factor": 2.0}]
 
 
 @hookimpl

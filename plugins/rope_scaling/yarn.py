@@ -8,6 +8,7 @@ with the two options of DeepSeek-V2, by (0.1 · mscale · ln(factor) + 1) / (0.1
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -81,6 +82,10 @@ class YaRN(FixedScaling):
             slowed = min(max((pair - low) / (high - low), 0.0), 1.0)
             frequencies.append(frequency * (1 - slowed) + frequency / config.factor * slowed)
         super().__init__(frequencies, config.attention_factor)
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"original_context_length": 16, "factor": 2.0}]
 
 
 @hookimpl
