@@ -116,10 +116,12 @@ class _Heads:
         if log_decay is None:
             log_decay = torch.zeros(1, 1, 1, dtype=dtype, device=v.device)
         per_group = ratio if log_decay.shape[1] == n_heads else 1
-        total = cut(log_decay.expand(-1, -1, length), per_group).cumsum(-1)  # (…, Z, C)
-        gap = total.unsqueeze(-1) - total.unsqueeze(-2)
+        decay = cut(log_decay.expand(-1, -1, length), per_group)  # (…, Z, C)
         visible = torch.ones(chunk, chunk, dtype=torch.bool, device=v.device).tril()
-        entering, leaving, across = total, total[..., -1:] - total, total[..., -1]
+        # Summed for each pair by itself: a difference of two sums over the chunk would lose digits to what lies before.
+        gap = decay.unsqueeze(-1).masked_fill(~visible.tril(-1), 0.0).cumsum(-2)  # (…, Z, C, C)
+        entering, leaving = decay.cumsum(-1), gap[..., -1, :]
+        across = entering[..., -1]
         if queries.documents is not None:
             # Documents begun since the chunk's start: equal numbers are one document, 0 is that of the state before it.
             begun = cut((queries.positions == 0).unsqueeze(1), 1).cumsum(-1)  # (B, 1, 1, Z, C)
@@ -128,16 +130,15 @@ class _Heads:
             entering = entering.masked_fill(begun > 0, -torch.inf)
             leaving = leaving.masked_fill(begun != last, -torch.inf)
             across = across.masked_fill(last.squeeze(-1) > 0, -torch.inf)
-        gap = gap.masked_fill(~visible, -torch.inf)  # before the exponential: a gap the wrong way round overflows
         if state is None:
             state = torch.zeros(batch, n_heads, width, v.shape[-1], dtype=dtype, device=v.device)
         return _Heads(
             cut(q, 1),
             cut(k, 1),
             cut(v, ratio),
-            cut(beta, ratio) if beta is not None else total,
+            cut(beta, ratio) if beta is not None else decay,
             state.to(dtype).view(batch, groups, ratio, width, -1),
-            gap.exp(),
+            gap.exp().masked_fill(~visible, 0.0),
             entering.exp(),
             leaving.exp(),
             across.exp(),

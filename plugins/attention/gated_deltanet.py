@@ -48,7 +48,9 @@ class GatedDeltaNetConfig(ComponentConfig):
         None, gt=0, le=65_536, description="Width of a head's queries and keys. Default: dim / n_heads."
     )
     v_head_dim: int | None = Field(None, gt=0, le=65_536, description="Width of a head's values. Default: head_dim.")
-    conv_size: int = Field(4, gt=0, le=256, description="Tokens the short convolution reads, the token's own included.")
+    conv_width: int = Field(
+        4, gt=0, le=256, description="Tokens the short convolution reads, the token's own included."
+    )
     activation: Part = slot("activation", "silu", description="Applied after the convolution.")
     decay: bool = Field(True, description="Fade the state by a factor that depends on the token.")
     gate: Part | None = slot("activation", "silu", description="Applied to the gate on the output; null has no gate.")
@@ -99,7 +101,7 @@ class GatedDeltaNet(Attention):
         self.split, self.mixed = (qk, qk, v), 2 * qk + v
         self.qkvz = Linear(dim, self.mixed + (v if gate is not None else 0), bias=False)  # rows: q, k, v, gate
         self.ba = Linear(dim, (2 if config.decay else 1) * self.n_heads, bias=False)  # rows: strengths, decays
-        self.conv_weight = nn.Parameter(torch.zeros(self.mixed, config.conv_size))  # (q, k, v channels, W)
+        self.conv_weight = nn.Parameter(torch.zeros(self.mixed, config.conv_width))  # (q, k, v channels, W)
         self.A_log = nn.Parameter(torch.zeros(self.n_heads)) if config.decay else None
         self.dt_bias = nn.Parameter(torch.ones(self.n_heads)) if config.decay else None
         self.out = OutLinear(v, dim, bias=False)

@@ -46,7 +46,9 @@ class Mamba2Config(ComponentConfig):
     expand: float | None = Field(None, gt=0, description="n_heads · head_dim as a multiple of dim. Default: 2.")
     state_dim: int = Field(128, gt=0, le=65_536, description="Width of B and C, the rows of a head's state.")
     n_groups: int = Field(1, gt=0, le=65_536, description="Groups of heads that share B and C.")
-    conv_size: int = Field(4, gt=0, le=256, description="Tokens the short convolution reads, the token's own included.")
+    conv_width: int = Field(
+        4, gt=0, le=256, description="Tokens the short convolution reads, the token's own included."
+    )
     conv_bias: bool = Field(True, description="A bias on the convolution.")
     bias: bool = Field(False, description="Biases on the projections.")
     activation: Part = slot("activation", "silu", description="Applied after the convolution.")
@@ -132,7 +134,7 @@ class Mamba2(Attention):
         self.mixed = (inner, shared, shared)
         self.split = [inner if gate is not None else 0, sum(self.mixed), self.n_heads]
         self.project = Linear(dim, sum(self.split), bias=config.bias)  # rows: z, x, B, C, Δ
-        self.conv_weight = nn.Parameter(torch.zeros(sum(self.mixed), config.conv_size))  # (x, B, C channels, W)
+        self.conv_weight = nn.Parameter(torch.zeros(sum(self.mixed), config.conv_width))  # (x, B, C channels, W)
         self.conv_bias = nn.Parameter(torch.zeros(sum(self.mixed))) if config.conv_bias else None
         self.A_log = nn.Parameter(torch.zeros(self.n_heads))
         self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))

@@ -66,7 +66,7 @@ def test_gated_deltanet_equals_qwen3_next(whole: Any, length: int) -> None:
 @pytest.mark.parametrize("decay", [True, False])
 @pytest.mark.parametrize("negative", [True, False])
 def test_the_state_is_a_product_of_matrices(whole: Any, decay: bool, negative: bool) -> None:
-    attention = gated_deltanet(decay=decay, negative_eigenvalues=negative, conv_size=1)
+    attention = gated_deltanet(decay=decay, negative_eigenvalues=negative, conv_width=1)
     x = torch.randn(1, 6, DIM)
     mixed = F.silu(attention.qkvz(x[0]) * attention.conv_weight[:, 0])
     q, k, v = mixed.tensor_split([QK_HEADS * WIDTH, 2 * QK_HEADS * WIDTH], -1)

@@ -79,7 +79,7 @@ def test_mamba2_is_its_recurrence_then_norm_and_gate_in_the_order_asked_for(
 ) -> None:
     before = before and not options
     attention = mamba2(
-        conv_size=1, norm_groups=2 if "norm" not in options else None, norm_before_gate=before, **options
+        conv_width=1, norm_groups=2 if "norm" not in options else None, norm_before_gate=before, **options
     )
     x = torch.randn(1, 6, DIM)
     z, mixed, dt = attention.project(x[0]).split([INNER if attention.gate else 0, INNER + 2 * STATE, HEADS], -1)

@@ -29,7 +29,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "gated_deltanet": {"name": "gated_deltanet", "n_heads": HEADS, "n_qk_heads": 2, "head_dim": 4, "v_head_dim": 6},
     "deltanet": {"name": "gated_deltanet", "n_heads": HEADS, "decay": False, "gate": None},
     "mamba2": {"name": "mamba2", "head_dim": 8, "state_dim": 6, "n_groups": 2},
-    "mamba2_bare": {"name": "mamba2", "head_dim": 8, "state_dim": 6, "gate": None, "norm": None, "conv_size": 1},
+    "mamba2_bare": {"name": "mamba2", "head_dim": 8, "state_dim": 6, "gate": None, "norm": None, "conv_width": 1},
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -69,6 +69,18 @@ def test_a_document_is_blind_to_the_others(whole: Any, form: str) -> None:
     packed = whole(attention, x, (torch.arange(150) >= 70).long().unsqueeze(0))
     assert_close(packed[:, :70], whole(attention, x[:, :70]), atol=1e-6, rtol=1e-6)
     assert_close(packed[:, 70:], whole(attention, x[:, 70:]), atol=1e-6, rtol=1e-6)
+
+
+@every_form
+def test_another_document_does_not_change_a_bit(whole: Any, form: str) -> None:
+    attention, x = made(form), torch.randn(1, 100, DIM)
+    ids = ((torch.arange(100) >= 40).long() + (torch.arange(100) >= 60)).unsqueeze(0)
+    changed = x.clone()
+    changed[:, 40:60] = torch.randn(1, 20, DIM)
+    before, after = whole(attention, x, ids), whole(attention, changed, ids)
+    assert torch.equal(before[:, :40], after[:, :40])
+    assert torch.equal(before[:, 60:], after[:, 60:])
+    assert not torch.equal(before[:, 40:60], after[:, 40:60])
 
 
 @every_form
