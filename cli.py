@@ -318,6 +318,48 @@ def schema() -> None:
     print_json(spec_schema(read_index().components))
 
 
+# ---- plugin: new, check
+
+
+@main.group()
+def plugin() -> None:
+    """Begin a plugin, and check that one keeps to its contracts."""
+
+
+@plugin.command("new")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="KIND", help="What its component is: norm, attention, sampler, …")
+@json_option
+def plugin_new(name: str, kind: str, as_json: bool) -> None:
+    """Write a package with one working component, its test and a README into the new folder NAME."""
+    from lamina.core.plugin_new import new_plugin
+
+    folder = new_plugin(name, kind, Path())
+    written = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    if as_json:
+        print_json({"folder": str(folder), "files": written})
+        return
+    click.echo("\n".join(written))
+    click.echo(f"\nNext:\n  pip install -e {folder}\n  lamina plugin check {folder}\n  pytest {folder}", err=True)
+
+
+@plugin.command("check")
+@click.argument("target", metavar="DIST_OR_PATH")
+@click.option("--quick", is_flag=True, help="Try the first example of each component alone.")
+@json_option
+def plugin_check(target: str, quick: bool, as_json: bool) -> None:
+    """Check every component of an installed distribution, or of the folder of its pyproject.toml."""
+    from lamina.core.plugin_check import check_plugin, check_tables
+
+    report = check_plugin(target, quick=quick)
+    if as_json:
+        print_json(report)
+    else:
+        print_rich(*check_tables(report))
+    if not report["passed"]:
+        sys.exit(1)
+
+
 # ---- models: train, resume, generate, tokens
 
 

@@ -55,7 +55,7 @@ _HOME = {  # module -> the public names it holds
     "rotary": ("Rotary", "RotaryConfig"),
     "router": ("Router", "RouterLinear", "Routing"),
     "sampler": ("History", "Sampler"),
-    "scan": ("delta_scan", "linear_scan"),
+    "scan": ("delta_scan", "diagonal_scan", "linear_scan"),
     "shift": ("token_shift",),
     "softmax_attention": ("Bias", "Scores", "attend", "visible"),  # a module called `attend` would hide the function
     "special_files": ("SpecialFiles",),
@@ -160,6 +160,7 @@ if TYPE_CHECKING:
     from lamina.core.sampler import History as History
     from lamina.core.sampler import Sampler as Sampler
     from lamina.core.scan import delta_scan as delta_scan
+    from lamina.core.scan import diagonal_scan as diagonal_scan
     from lamina.core.scan import linear_scan as linear_scan
     from lamina.core.shift import token_shift as token_shift
     from lamina.core.softmax_attention import Bias as Bias

@@ -59,7 +59,7 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
         return cast(torch.dtype, dtype)
     if dtype not in DTYPES:
         raise LaminaError(f"no decoder has dtype '{dtype}'", hint=f"use one of {', '.join(DTYPES)}")
-    return DTYPES[cast(str, dtype)]
+    return DTYPES[dtype]
 
 
 @contextmanager

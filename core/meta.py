@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 
 
-class QuickShapes(TorchDispatchMode):
+class QuickShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, pointwise operations and those of `RULES` are answered here on the meta device."""
 
     @classmethod

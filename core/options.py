@@ -24,6 +24,11 @@ class TrainConfig(ComponentConfig):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of the products; weights and optimizer state stay float32."
     )
+    trainable: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Patterns of parameters' names that are trained, such as '*.lora_*'; the rest stays. Default: all.",
+    )
     seed: int = Field(0, ge=0, description="Seeds weights, data order and dropout.")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text kept for validation.")
     eval_every: int = Field(200, ge=0, description="Steps between evaluations; 0 for one at the end only.")

@@ -87,7 +87,7 @@ class InitConfig(ComponentConfig):
         True, description="Whether projections into the stream start smaller by sqrt(number of such projections)."
     )
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         return {} if self.std is not None else {"std": math.sqrt(2 / (5 * dim))}
 
 

@@ -9,6 +9,7 @@ resumed ends with the same bits as one never stopped (on the CPU, with as many t
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import math
@@ -26,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.core.build import as_device, build, build_part
-from lamina.core.component import dump_config
+from lamina.core.component import Part, dump_config
 from lamina.core.corpus import Corpus
 from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
 from lamina.core.decoder import Decoder
-from lamina.core.errors import DataError, Location, ModelError
+from lamina.core.errors import DataError, Location, ModelError, SpecError
 from lamina.core.files import atomic_directory, remove_leftovers, write_atomically
 from lamina.core.model import (
     CHECKPOINTS,
@@ -50,8 +51,10 @@ from lamina.core.registry import Registry
 from lamina.core.resolve import resolve, resolve_config, resolve_part
 from lamina.core.resolved import ResolvedSpec
 from lamina.core.spec import read_spec
+from lamina.core.start import Start
 from lamina.core.tokenizer import Tokenizer
 
+START = "start.safetensors"  # the weights a run begins with, where they come from another model
 FORMAT = 1
 
 
@@ -94,12 +97,14 @@ def create_run(
     directory: str | Path,
     *,
     options: RunOptions | None = None,
+    start: str | Path | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Train the tokenizer if the spec asks for it, tokenise the corpus, and lay out the run directory.
 
-    `corpus` is a file or directory of text, a corpus component's name, or a mapping with its options. The directory
-    appears when all is ready, or not at all.
+    `corpus` is a file or directory of text, a corpus component's name, or a mapping with its options. `start` is a
+    model or run directory whose weights and tokenizer the run begins with. The directory appears when all is ready,
+    or not at all.
     """
     target = Path(directory)
     options = options or RunOptions()
@@ -107,7 +112,12 @@ def create_run(
     resolve_part("backend", options.backend, spec.registry)
     as_device(options.device)
     source = open_corpus(corpus, spec.registry)
+    _check_trainable(spec)
+    begin = None if start is None else Start.open(start)
     with atomic_directory(target) as folder:
+        if begin is not None:
+            note(begin.take(spec, folder / START))
+            spec = _with_tokenizer_of(begin, spec)
         tokenizer, spec = _tokenizer_for(spec, source, folder, note)
         note("tokenising")
         prepare(source, tokenizer, folder / "data", val_fraction=spec.train.val_fraction)
@@ -121,6 +131,34 @@ def create_run(
         record = {"format": FORMAT, "corpus": str(corpus), "options": vars(options), "train": dump_config(spec.train)}
         (folder / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return open_run(target, spec.registry)
+
+
+def _check_trainable(spec: ResolvedSpec) -> None:
+    names = [name for name, _ in build(spec, device="meta").named_parameters()] if spec.train.trainable else []
+    for pattern in spec.train.trainable or ():
+        if not fnmatch.filter(names, pattern):
+            where, hint = spec.location(("train", "trainable")), f"there are, for example, {', '.join(names[-3:])}"
+            raise SpecError(f"no parameter's name fits '{pattern}'", where=where, hint=hint)
+
+
+def _with_tokenizer_of(begin: Start, spec: ResolvedSpec) -> ResolvedSpec:
+    """The spec with the starting model's tokenizer: its weights mean nothing with another's ids."""
+    own, theirs = spec.tokenizer, begin.spec.tokenizer
+    if theirs is None:
+        return spec
+    if own is not None and own.name != theirs.name:
+        raise SpecError(
+            f"the spec's tokenizer is '{own.name}', and {begin.folder} was trained with '{theirs.name}'",
+            where=spec.location(own.path),
+            hint="leave the tokenizer to the model",
+        )
+    return spec.with_parts(tokenizer=_moved(theirs, begin.folder))
+
+
+def _moved(tokenizer: Part, folder: Path) -> Part:
+    """The same with file names that hold from anywhere."""
+    path = getattr(tokenizer.config, "path", None)
+    return tokenizer if path is None else tokenizer.with_config(path=str((folder / path).resolve()))
 
 
 def open_corpus(corpus: str | Path | Mapping[str, Any], registry: Registry) -> Corpus:
@@ -196,6 +234,7 @@ class Trainer:
         torch.set_num_threads(run.options.threads)
         self.device = torch.device(run.options.device)
         self.decoder = build(run.spec, device=self.device, seed=self.config.seed)
+        self._begin()
         self.optimizer = build_part(self.config.optimizer).make(
             ((name, p) for name, p in self.decoder.named_parameters() if p.requires_grad), self.config.learning_rate
         )
@@ -215,9 +254,11 @@ class Trainer:
         """One line on what is about to happen."""
         config, data = self.config, self.run.data.split("train")
         n_parameters = sum(parameter.numel() for parameter in self.decoder.parameters())
+        n_trained = sum(parameter.numel() for parameter in self.decoder.parameters() if parameter.requires_grad)
+        trained = f" ({n_trained:,} trained)" if n_trained < n_parameters else ""
         begin = f"from step {self.step} " if self.step else ""
         return (
-            f"{self.run.spec.name}: {n_parameters:,} parameters, {data.n_tokens:,} tokens of text, "
+            f"{self.run.spec.name}: {n_parameters:,} parameters{trained}, {data.n_tokens:,} tokens of text, "
             f"training {begin}to step {config.steps}, {config.batch_size} × {config.context} tokens each"
         )
 
@@ -342,6 +383,19 @@ class Trainer:
             old.rename(doomed)  # half removed, it would pass for a checkpoint
             shutil.rmtree(doomed, ignore_errors=True)
         return folder
+
+    def _begin(self) -> None:
+        """The weights the run starts with, where it has some, and which of them are trained."""
+        file = self.run.directory / START
+        if file.is_file():
+            tensors = self.decoder.tensors()
+            with torch.no_grad():
+                for name, value in load_file(file).items():
+                    tensors[name].copy_(value)
+        if self.config.trainable is not None:
+            for name, parameter in self.decoder.named_parameters():
+                if not any(fnmatch.fnmatch(name, pattern) for pattern in self.config.trainable):
+                    parameter.requires_grad_(False)
 
     def _restore(self) -> None:
         found = checkpoints(self.run.directory)
