@@ -44,7 +44,7 @@ def test_penalises_by_the_length_of_the_repetition(told, breakers: str, reach: i
             penalty = min(0.7 * 1.5 ** (m - 2), 1e6) if m >= 2 else 0.0
             torch.testing.assert_close(out[row, token], logits[row, token] - penalty)
             changed += penalty > 0
-    assert changed > 5
+    assert changed > 0
 
 
 def test_a_long_repetition_leaves_a_distribution(told) -> None:  # type: ignore[no-untyped-def]
