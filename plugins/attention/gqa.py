@@ -4,7 +4,7 @@ Ainslie et al. 2023, arXiv:2305.13245. `n_kv_heads` equal to `n_heads` is multi-
 arXiv:1706.03762), 1 is multi-query attention (Shazeer 2019, arXiv:1911.02150). What families add to it, in this order:
 
     q, k, v = clip(norm(W x)), then the position        clip and norms: OLMo, Qwen3, Gemma 3n
-    mixed   = softmax over keys and a sink, of capped scores     gpt-oss; Gemma 2
+    mixed   = softmax over keys and a sink, of capped scores     gpt-oss; Gemma 2; sharper far on: Llama 4
     y       = W_o (norm(mixed) · gate(W_g x))             BitNet; Qwen3-Next, arXiv:2505.06708
 
 Layers may share keys and values (Brandon et al. 2024, arXiv:2405.12981; YOCO, arXiv:2405.05254; Gemma 3n): one keeps
@@ -64,6 +64,13 @@ class GQAConfig(ComponentConfig):
         None, gt=0, description="Queries, keys and values, normed or not, are held within ±clip; null leaves them."
     )
     scale: float | None = Field(None, gt=0, description="Multiplies the scores. Default: 1 / sqrt(head_dim).")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="Queries are multiplied by 1 + temperature · log(1 + floor((position + 1) / "
+        "temperature_length)), so that long texts do not blur; null leaves them.",
+    )
+    temperature_length: int = Field(8192, gt=0, description="Tokens after which the temperature first acts.")
     softcap: float | None = Field(None, gt=0, description="Scores s become c·tanh(s / c) for this c; null leaves them.")
     sinks: bool = Field(False, description="A learned logit a head that takes part in the softmax and adds nothing.")
     out_norm: Part | None = slot("norm", None, description="Norm on the mixed heads side by side, before the gate.")
@@ -103,6 +110,9 @@ class GQAConfig(ComponentConfig):
         idle = {
             "qk_norm_over": self.qk_norm is None and self.qk_norm_over != "head" and "without qk_norm",
             "qk_norm_at": self.qk_norm is None and self.qk_norm_at != "before" and "without qk_norm",
+            "temperature_length": self.temperature is None
+            and self.temperature_length != 8192
+            and "without a temperature",
             "gate_activation": self.gate is None and self.gate_activation != "sigmoid" and "without a gate",
             "gate_bias": self.gate is None and bool(self.gate_bias) and "without a gate",
             "v_norm": self.share_kv is not None and self.v_norm is not None and "where values are another layer's",
@@ -139,6 +149,7 @@ class GQA(Attention):
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
         self.head_dim, self.value_dim = config.head_dim, config.value_dim
         self.scale, self.softcap, self.clip = config.scale, config.softcap, config.clip
+        self.temperature, self.temperature_length = config.temperature, config.temperature_length
         self.norm_all, self.norm_after = config.qk_norm_over == "all", config.qk_norm_at == "after"
         self.mask, self.q_norm, self.k_norm, self.v_norm, self.out_norm = mask, q_norm, k_norm, v_norm, out_norm
         self.position = position
@@ -173,7 +184,7 @@ class GQA(Attention):
 
     @classmethod
     def provides(cls, config: GQAConfig) -> frozenset[str]:
-        return frozenset({"queries_keys", "scores", "mask"})
+        return frozenset({"queries_keys", "visible_keys", "scores", "mask"})
 
     @classmethod
     def leaves(cls, config: GQAConfig, position: Part) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
@@ -188,6 +199,10 @@ class GQA(Attention):
         assert config.head_dim, "set by derive"
         return {"head_dim": config.head_dim, "n_heads": config.n_heads}
 
+    def carriers(self) -> list[Tensor]:
+        values = () if self.shared else (self.qkv.weight.split_with_sizes(self.split)[-1],)
+        return [*values, self.out.weight]
+
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         streams = {"k": (self.n_kv_heads, self.head_dim), "v": (self.n_kv_heads, self.value_dim)}
         kept = {} if self.shared else streams
@@ -196,6 +211,9 @@ class GQA(Attention):
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         batch, length, _ = x.shape
         q, k, v, keys = self._read(x, context) if self.shared else self._project(x, context, cache)
+        if self.temperature is not None:
+            q = q * self._sharpness(self.temperature, context.queries).to(q.dtype)
+        q, k = self.position.meet(q, k, context.queries, keys)
         bias = self.position.bias(q, context.queries, keys) if self.biased else None
         mixed = attend(
             q,
@@ -255,6 +273,11 @@ class GQA(Attention):
         if self.norm_after:
             q = self._norm(self.q_norm, q)
         return q, k, v, keys
+
+    def _sharpness(self, temperature: float, queries: Span) -> Tensor:
+        """What each query is multiplied by, (B or 1, 1, T, 1) float32."""
+        passed = (queries.positions + 1) // self.temperature_length
+        return (1 + temperature * passed.float().log1p()).unsqueeze(1).unsqueeze(-1)
 
     def _norm(self, norm: Norm | None, heads: Tensor) -> Tensor:
         """Each head (B, H, T, Dh) by itself, or a token's heads side by side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -217,6 +218,31 @@ def test_what_families_add_equals_transformers(whole: Any, family: str) -> None:
     assert_close(out, expected)
 
 
+def test_temperature_equals_llama_4_in_its_layers_without_rope(whole: Any) -> None:
+    modeling: Any = pytest.importorskip("transformers.models.llama4.modeling_llama4")
+    config = modeling.Llama4TextConfig(
+        hidden_size=DIM,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        num_hidden_layers=1,
+        no_rope_layers=[0],
+        floor_scale=3,
+        attn_scale=0.4,
+        attn_temperature_tuning=True,
+        attn_implementation="eager",
+    )
+    reference = modeling.Llama4TextAttention(config, 0).eval()
+    attention = gqa(4, 2, head_dim=6, temperature=0.4, temperature_length=3)
+    rows = dict(zip("qkv", attention.qkv.weight.split(attention.split), strict=True))
+    weights = {f"{name}_proj.weight": part for name, part in rows.items()}
+    reference.load_state_dict({**weights, "o_proj.weight": attention.out.weight})
+    x = torch.randn(2, 8, DIM)
+    future = torch.full((8, 8), -torch.inf).triu(1).view(1, 1, 8, 8)
+    expected, _ = reference(x, position_embeddings=None, attention_mask=future)
+    assert_close(whole(attention, x), expected)
+
+
 options = st.fixed_dictionaries(
     {},
     optional={
@@ -225,6 +251,7 @@ options = st.fixed_dictionaries(
         "clip": st.just(0.6),
         "value_dim": st.sampled_from([3, 6]),
         "softcap": st.just(1.0),
+        "temperature": st.just(0.3),
         "sinks": st.just(True),
         "out_norm": st.just(True),
         "gate": st.sampled_from(["element", "head"]),
@@ -238,6 +265,8 @@ def test_options_go_together_as_the_formula_says(whole: Any, options: dict[str, 
     """Token by token and head by head."""
     if options.get("qk_norm"):
         options = {**options, "qk_norm_over": over, "qk_norm_at": at}
+    if options.get("temperature"):
+        options = {**options, "temperature_length": 2}
     attention, x = gqa(4, 2, head_dim=4, position=RoPE(RoPEConfig(), 4), **options), torch.randn(1, 5, DIM)
     cos, sin = turns(5, 4)
 
@@ -268,6 +297,8 @@ def test_options_go_together_as_the_formula_says(whole: Any, options: dict[str, 
         q, k = turned(q, t), turned(k, t)
         if at == "after":
             q, k = normed(attention.q_norm, q), normed(attention.k_norm, k)
+        if attention.temperature:
+            q = q * (1 + attention.temperature * math.log((t + 1) // 2 + 1))
         tokens.append((q, k, v))
     rows = []
     for t in range(5):
@@ -292,6 +323,7 @@ def test_every_option_goes_through_the_cache_and_a_ring_of_chunks(
     whole: Any, in_calls: Any, options: dict[str, Any], split: list[int], chunk: int
 ) -> None:
     mask = Chunked(ChunkedConfig(size=chunk))
+    options |= {"temperature_length": 2} if options.get("temperature") else {}
     attention = gqa(4, 2, head_dim=4, position=RoPE(RoPEConfig(), 4), mask=mask, **options)
     x = torch.randn(2, sum(split), DIM)
     assert_close(in_calls(attention, x, split), whole(attention, x), atol=1e-4, rtol=1e-4)
@@ -303,6 +335,7 @@ def test_every_option_goes_through_the_cache_and_a_ring_of_chunks(
         {"qk_norm_over": "all"},
         {"qk_norm_at": "after"},
         {"gate_activation": "softplus"},
+        {"temperature_length": 4},
         {"gate_bias": True},
         {"share_kv": "a", "v_norm": RMS},
         {"share_kv": "a", "keep_kv": "a"},
