@@ -122,6 +122,11 @@ def moe(draw: st.DrawFn) -> dict[str, Any]:
     return found | draw(st.fixed_dictionaries({}, optional=more | gate))
 
 
+def dense(name: str, **more: Drawn) -> Drawn:
+    shared = {"hidden_dim": width, "activation": component("activation"), "bias": st.booleans()}
+    return options(name, **shared, **more)
+
+
 top_k = {"experts_per_token": st.sampled_from([2, 3]), "renormalise": st.booleans()}
 width = st.sampled_from([8, 12])
 
@@ -129,8 +134,16 @@ width = st.sampled_from([8, 12])
 SPECIAL: dict[str, dict[str, Drawn]] = {
     "attention": {"differential": differential(), "gqa": gqa(), "mla": mla, **kernels},
     "ffn": {
-        "gated": options("gated", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
-        "mlp": options("mlp", hidden_dim=width, activation=component("activation"), bias=st.booleans()),
+        "clamped_gated": options("clamped_gated", limit=st.just(1.0), out_bias=st.booleans()),
+        "gated": dense(
+            "gated",
+            out_bias=st.booleans(),
+            inner_norm=component("norm"),
+            gate_scale=st.just(0.5),
+            out_scale=st.just(0.7),
+        ),
+        "mlp": dense("mlp", out_bias=st.booleans(), inner_norm=component("norm")),
+        "sparse_gated": dense("sparse_gated").map(lambda ffn: ffn | {"sparsity": 0.3}),
         "moe": moe(),
     },
     "mask": {
@@ -163,7 +176,19 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
         ),
         "learned": options("learned", offset=st.just(2)),
     },
-    "residual": {"scaled": st.builds(dict, name=st.just("scaled"), factor=st.just(0.7), learned=st.booleans())},
+    "residual": {
+        "hyper_connections": options("hyper_connections", n_streams=st.just(2), norm=component("norm"))
+        | st.just({"name": "hyper_connections", "dynamic": False}),
+        "laurel": options("laurel", norm=component("norm"), norm_in=component("norm"), add_input=st.booleans()),
+        "layer_scale": st.builds(dict, name=st.just("layer_scale"), start=st.just(0.5), learn_stream=st.booleans()),
+        "scaled": st.builds(
+            dict,
+            name=st.just("scaled"),
+            factor=st.just(0.7),
+            learned=st.booleans(),
+            stream_factor=st.sampled_from([1.0, 0.8]),
+        ),
+    },
     "router": {
         "hash": st.builds(
             dict, name=st.just("hash"), experts_per_token=st.just(2), score=st.sampled_from([None, "sqrt_softplus"])
@@ -185,9 +210,19 @@ def blocks(draw: st.DrawFn, experts: bool) -> dict[str, Any]:
         "ffn": draw(component("ffn", without=() if experts else ("moe",))),
         "residual": draw(component("residual")),
     }
+    if draw(st.booleans()) and placement not in ("parallel", "parallel_two"):
+        block["ffn_residual"] = draw(component("residual"))
     if placement not in ("none", "parallel", "parallel_two"):
         block |= draw(st.sampled_from([{}, {}, {}, {"attention": None}, {"ffn": None}]))
+    if block["ffn"] is None:
+        block.pop("ffn_residual", None)
     return block
+
+
+def _streams(residual: Any) -> Any:
+    """What kind of stream a residual keeps; those of a decoder must agree."""
+    part = resolve_part("residual", residual, REGISTRY, dim=DIM, n_layers=1)
+    return part.component.stream(part.config)  # type: ignore[attr-defined]
 
 
 def _fits(position: Any, attention: Any) -> bool:
@@ -202,6 +237,11 @@ def _fits(position: Any, attention: Any) -> bool:
 def spec_data(draw: st.DrawFn, experts: bool = True) -> dict[str, Any]:
     """A spec as plain data: one or two kinds of block in up to three layers."""
     kinds = {name: draw(blocks(experts)) for name in ("a", "b")[: draw(st.integers(1, 2))]}
+    first = kinds["a"]["residual"]
+    for block in kinds.values():
+        for slot in {"residual", "ffn_residual"} & block.keys():
+            if _streams(block[slot]) != _streams(first):
+                block[slot] = first
     position = draw(component("position"))
     here = REGISTRY.get("position", position if isinstance(position, str) else position["name"]).component
     if "b" in kinds and "embeddings" not in here.acts_at():  # type: ignore[attr-defined]
