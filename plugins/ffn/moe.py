@@ -2,7 +2,7 @@
 
 Shazeer et al. 2017, arXiv:1701.06538. Besides: shared experts (Dai et al. 2024, arXiv:2401.06066), scaled by
 sigmoid(g·x) in Qwen2-MoE (arXiv:2407.10671); experts that cost nothing, y = x or y = 0 (MoE++, Jin et al. 2024,
-arXiv:2410.07348; LongCat-Flash, arXiv:2509.01322); a capacity C = ⌈factor · N · k / E⌉ of tokens an expert takes in
+arXiv:2410.07348; LongCat-Flash, arXiv:2509.01322); a capacity C = ⌈factor · T · k / E⌉ of a row an expert takes in
 training, beyond which choices are dropped (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961); weights that multiply
 an expert's input instead of its output (Llama 4); a learned factor an expert (Gemma 4).
 """
@@ -53,7 +53,7 @@ class MoEConfig(ComponentConfig):
     capacity_factor: float | None = Field(
         None,
         gt=0,
-        description="In training an expert takes this many times its even share of the tokens, the first ones; the "
+        description="In training an expert takes this many times its even share of a row's tokens, the first ones; the "
         "others' choice of it is dropped. Null: all it is given. In evaluation and generation nothing is dropped.",
     )
     weigh: Literal["outputs", "inputs"] = Field("outputs", description="What the router's weights multiply.")
@@ -105,7 +105,7 @@ class MoE(FFN):
         if self.training and tokens.shape[0]:
             for name, loss in routing.losses.items():
                 context.add_loss(name, loss)
-            served = self._within_capacity(routing)
+            served = self._within_capacity(routing, x.shape[-2])
             self._count_routing(routing, served)
         if tokens.is_meta:
             out = self._as_if_run(tokens, weights, context)
@@ -119,22 +119,24 @@ class MoE(FFN):
         always = self.shared(x, context)
         return out + (always if self.shared_gate is None else always * self.shared_gate(x).sigmoid())
 
-    def _within_capacity(self, routing: Routing) -> Tensor | None:
+    def _within_capacity(self, routing: Routing, length: int) -> Tensor | None:
         """(N, k) bool, the choices that are served; None when all are.
 
-        Earlier tokens go first, with all of their choices: a token's experts never depend on later ones.
+        Each row of `length` tokens has a share of its own, and in it earlier tokens go first, with all of their
+        choices: so a token's experts depend on no other row and on no later token.
         """
         factor, config = self.config.capacity_factor, self.config
         if factor is None:
             return routing.kept
-        chosen = _choices(routing.indices, routing.kept, config.n_choices)
-        capacity = math.ceil(factor * chosen.shape[0] / config.n_choices)
-        order = chosen.argsort(stable=True)
-        queues = chosen[order]
-        counts = _count(chosen, config.n_choices + 1)
-        begins = counts.cumsum(0) - counts
-        rank = torch.empty_like(chosen)
-        rank[order] = torch.arange(chosen.shape[0], device=chosen.device) - begins[queues]
+        chosen = _choices(routing.indices, routing.kept, config.n_choices)  # (N·k,)
+        row = torch.arange(chosen.shape[0], device=chosen.device) // (length * routing.indices.shape[1])
+        queue = row * (config.n_choices + 1) + chosen  # one an expert and row
+        sizes = _count(queue, len(routing.indices) // length * (config.n_choices + 1))
+        order = queue.argsort(stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(order.shape[0], device=order.device)
+        rank = place - (sizes.cumsum(0) - sizes)[queue]
+        capacity = math.ceil(factor * length * self.router.experts_per_token / config.n_choices)
         free = (chosen >= config.n_experts) & (chosen < config.n_choices)  # these experts cost nothing
         return ((rank < capacity) & (chosen < config.n_experts) | free).view_as(routing.indices)
 

@@ -8,7 +8,7 @@ therefore refused unless `allow_non_causal` says that this is known.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -48,6 +48,7 @@ class ExpertChoice(Router):
 
     Config = ExpertChoiceConfig
     paper = "Zhou et al. 2022, arXiv:2202.09368"
+    tokenwise: ClassVar[bool] = False
 
     def __init__(self, config: ExpertChoiceConfig, dim: int, n_experts: int) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class ExpertChoice(Router):
         capacity = -(-n * self.experts_per_token // n_experts)  # at most N, as k is at most E
         taken = torch.zeros_like(scores, dtype=torch.bool)
         taken = taken.scatter(0, scores.topk(capacity, 0).indices, True)
-        kept, experts = taken.sort(-1, descending=True, stable=True)  # (N, E): a token's own experts first
+        kept, experts = taken.sort(dim=-1, descending=True, stable=True)  # (N, E): a token's own experts first
         most = self.experts_per_token if scores.is_meta else max(1, int(kept.sum(-1).amax())) if n else 1
         indices, kept = experts[:, :most], kept[:, :most]
         return Routing(logits, scores, scores.gather(-1, indices), indices, kept=kept)

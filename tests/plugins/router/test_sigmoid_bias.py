@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lamina.core import BiasedTopKConfig, Context, Span
@@ -95,20 +97,25 @@ def test_initialising_zeroes_the_bias() -> None:
     assert router.bias.tolist() == [0.0] * 6
 
 
-def test_routing_is_that_of_deepseek_v3_in_transformers() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from transformers import DeepseekV3Config
-        from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
+@pytest.mark.parametrize(("n_groups", "groups_per_token"), [(1, 1), (3, 2)])
+def test_routing_is_that_of_deepseek_v3_in_transformers(
+    n_groups: int, groups_per_token: int, reference: Callable[..., Any], dense: Callable[..., Tensor]
+) -> None:
     options = {"num_experts_per_tok": 3, "n_routed_experts": 6, "hidden_size": 4, "routed_scaling_factor": 2.5}
-    reference = DeepseekV3TopkRouter(DeepseekV3Config(n_group=1, topk_group=1, norm_topk_prob=True, **options))
-    router = make_router(experts_per_token=3, scale=2.5)
-    router.bias.normal_()
-    reference.weight.data.copy_(router.linear.weight)
-    reference.e_score_correction_bias.copy_(router.bias)
+    groups = {"n_group": n_groups, "topk_group": groups_per_token, "norm_topk_prob": True}
+    other = reference("deepseek_v3", "DeepseekV3TopkRouter", "DeepseekV3Config", **groups, **options)
+    own = (
+        {"n_groups": n_groups, "groups_per_token": groups_per_token, "group_score": "top2_sum"} if n_groups > 1 else {}
+    )
+    router = make_router(experts_per_token=3, scale=2.5, **own)
+    router.bias.copy_(other.e_score_correction_bias)
+    router.linear.weight.data.copy_(other.weight)
     x = torch.randn(9, 4)
-    logits, weights, indices = reference(x)
+    logits, weights, indices = other(x)
     routing = router(x, CONTEXT)
     assert_close(routing.logits, logits)
-    dense = torch.zeros(9, 6).scatter(1, routing.indices, routing.weights)  # transformers leaves the order open
-    assert_close(dense, torch.zeros(9, 6).scatter(1, indices, weights))
+    assert_close(dense(routing.weights, routing.indices, 6), dense(weights, indices, 6))
+
+
+def test_gradients_are_right_in_float64(float64: Callable[..., None]) -> None:
+    float64(make_router(), torch.randn(5, 4))

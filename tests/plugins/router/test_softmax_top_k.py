@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -131,3 +134,54 @@ def test_renormalising_a_single_choice_is_refused_because_the_router_would_not_l
         SoftmaxTopKConfig(experts_per_token=1).derive(n_experts=4)
     assert caught.value.field == "renormalise"
     assert SoftmaxTopKConfig(experts_per_token=1, renormalise=False).derive(n_experts=4) == {}
+
+
+def test_routing_is_that_of_deepseek_v2_in_transformers(
+    reference: Callable[..., Any], dense: Callable[..., torch.Tensor]
+) -> None:
+    groups = {"n_group": 3, "topk_group": 2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0}
+    options = {"n_routed_experts": 9, "num_experts_per_tok": 4, "hidden_size": 4}
+    other = reference("deepseek_v2", "DeepseekV2TopkRouter", "DeepseekV2Config", **groups, **options)
+    own = {"n_groups": 3, "groups_per_token": 2, "group_score": "max", "scale": 16.0}
+    router = make_router(4, 9, experts_per_token=4, renormalise=False, **own)
+    router.linear.weight.data.copy_(other.weight)
+    x = torch.randn(30, 4)
+    _, weights, indices = other(x)
+    routing = router(x, CONTEXT)
+    assert_close(dense(routing.weights, routing.indices, 9), dense(weights, indices, 9))
+    free = make_router(4, 9, experts_per_token=4, renormalise=False, scale=16.0)
+    free.load_state_dict(router.state_dict())
+    assert not dense(routing.weights, routing.indices, 9).equal(dense(*vars_of(free, x), 9)), "groups must matter"
+
+
+def vars_of(router: SoftmaxTopK, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    routing = router(x, CONTEXT)
+    return routing.weights, routing.indices
+
+
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_routing_is_that_of_qwen2_moe_in_transformers(
+    renormalise: bool, reference: Callable[..., Any], dense: Callable[..., torch.Tensor]
+) -> None:
+    options = {"num_experts": 6, "num_experts_per_tok": 3, "hidden_size": 4, "norm_topk_prob": renormalise}
+    other = reference("qwen2_moe", "Qwen2MoeTopKRouter", "Qwen2MoeConfig", **options)
+    router = make_router(4, 6, experts_per_token=3, renormalise=renormalise)
+    router.linear.weight.data.copy_(other.weight)
+    x = torch.randn(9, 4)
+    _, weights, indices = other(x)
+    assert_close(dense(*vars_of(router, x), 6), dense(weights, indices, 6))
+
+
+def test_jitter_is_noise_of_training_alone() -> None:
+    router, x = make_router(4, 6, jitter=0.5), torch.randn(9, 4)
+    plain = router.eval()(x, CONTEXT).logits
+    assert_close(plain, x @ router.linear.weight.T)
+    torch.manual_seed(3)
+    noisy = router.train()(x, CONTEXT).logits
+    assert not noisy.allclose(plain)
+    torch.manual_seed(3)
+    assert router(x, CONTEXT).logits.equal(noisy)
+
+
+def test_gradients_are_right_in_float64(float64: Callable[..., None]) -> None:
+    float64(make_router(4, 5), torch.randn(5, 4))
