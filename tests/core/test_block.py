@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from lamina.core.block import Block
 from lamina.core.context import Context, Span
-from lamina.core.resolve import resolve_data
+from lamina.core.errors import SpecError
+from lamina.core.resolve import PLACEMENTS, resolve_data
 
 Formula = Callable[..., Tensor]
 
@@ -66,6 +67,28 @@ def test_a_placement_is_its_formula(placement: str, factor: float | None) -> Non
     residual = "plain" if factor is None else {"name": "scaled", "factor": factor}
     found, expected = run(block(placement, residual), FORMULAS[placement], lambda x, y: x + y * (factor or 1.0))
     assert_close(found, expected)
+
+
+def test_every_placement_has_a_formula() -> None:
+    assert FORMULAS.keys() == PLACEMENTS.keys()
+
+
+@torch.no_grad()
+def test_the_ffn_may_join_by_a_residual_of_its_own() -> None:
+    made = block("pre", {"name": "scaled", "factor": 0.5}, ffn_residual={"name": "scaled", "factor": 0.25})
+    x = torch.randn(2, 5, 16)
+    context = Context(tokens(2, 5), Span.run(0, 5, torch.device("cpu")))
+    assert made.attention_in is not None
+    assert made.ffn_in is not None
+    y = x + 0.5 * made.attention(made.attention_in(x), context)  # type: ignore[misc]
+    assert_close(made(x, context), y + 0.25 * made.ffn(made.ffn_in(y), context))  # type: ignore[misc]
+
+
+def test_an_ffn_residual_that_joins_nothing_is_refused() -> None:
+    with pytest.raises(SpecError, match="ffn_residual joins nothing: the block has no ffn"):
+        block("pre", ffn=None, ffn_residual="plain")
+    with pytest.raises(SpecError, match="ffn_residual joins nothing: in a parallel flow one residual joins both"):
+        block("parallel", ffn_residual="plain")
 
 
 @torch.no_grad()
