@@ -29,6 +29,7 @@ MODULES = (
     "attention.lightning",
     "attention.linear",
     "attention.lora",
+    "attention.mamba",
     "attention.mamba2",
     "attention.mla",
     "attention.retention",

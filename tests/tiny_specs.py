@@ -99,6 +99,9 @@ kernels = {
     ),
     "lightning": recurrent("lightning", gate=st.none(), norm=component("norm"), layer_decay=st.booleans()),
     "linear": recurrent("linear", feature_map=st.sampled_from(["relu", "softmax"]), norm=component("norm")),
+    "mamba": options("mamba", gate=st.none(), norm=component("norm")).map(
+        lambda data: {"state_dim": 6, "dt_rank": 2, **data}
+    ),
     "mamba2": options("mamba2", n_groups=st.just(2), gate=st.none(), norm=component("norm")).map(
         lambda data: {"head_dim": 4, "state_dim": 6, **data}
     ),

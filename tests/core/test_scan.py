@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.core import Span, delta_scan, linear_scan, scan
+from lamina.core import Span, delta_scan, diagonal_scan, linear_scan, scan
 from lamina.core.context import place_documents
 
 CPU = torch.device("cpu")
@@ -166,3 +166,49 @@ def test_products_are_counted_the_triangular_system_among_them() -> None:
     solve = length * chunk * (columns + width)
     states = length * 2 * (2 * width * columns + width * columns + chunk * columns)
     assert counter.get_total_flops() == scores + solve + states
+
+
+def diagonal_by_loop(decay: Tensor, added: Tensor, queries: Span, state: Tensor) -> tuple[Tensor, Tensor]:
+    rows = []
+    for b in range(added.shape[0]):
+        h = state[b]
+        for t in range(added.shape[1]):
+            begins = queries.documents is not None and queries.positions[b, t] == 0
+            h = added[b, t] + (0 if begins else decay[b, t] * h)
+            rows.append(h)
+    y = torch.stack(rows).view_as(added)
+    return y, y[:, -1]
+
+
+@settings(max_examples=40)
+@given(split=st.lists(st.integers(1, 12), min_size=1, max_size=3), documents=st.booleans(), data=st.data())
+def test_every_number_of_a_state_may_fade_at_its_own_pace(
+    split: list[int], documents: bool, data: st.DataObject
+) -> None:
+    length = sum(split)
+    row = st.lists(st.integers(0, 1), min_size=length, max_size=length)
+    queries = place_documents(torch.tensor([data.draw(row), data.draw(row)])) if documents else Span.run(5, length, CPU)
+    decay, added = torch.rand(2, length, 3, 2), torch.randn(2, length, 3, 2)
+    decay[decay < 0.2] = 0.0
+    state = first = torch.randn(2, 3, 2)
+    found, start = [], 0
+    for new in split:
+        here = slice(start, start + new)
+        span = Span(queries.positions[:, here], None if queries.documents is None else queries.documents[:, here])
+        h, state = diagonal_scan(decay[:, here], added[:, here], span, state)
+        found.append(h)
+        start += new
+    expected, last = diagonal_by_loop(decay, added, queries, first)
+    assert_close(torch.cat(found, 1), expected)
+    assert_close(state, last)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_gradients_of_the_diagonal_recurrence_are_right(length: int) -> None:
+    shape = (2, length, 3)
+    decay = torch.rand(shape, dtype=torch.float64)
+    decay[0, 0, 0] = decay[1, -1, 1] = 0.0  # no product may be divided by
+    added, state = torch.randn(shape, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    queries = place_documents(torch.tensor([[0] * length, [0] + [1] * (length - 1)]))
+    given = tuple(tensor.requires_grad_() for tensor in (decay, added, state))
+    assert torch.autograd.gradcheck(lambda a, b, s: diagonal_scan(a, b, queries, s), given)
