@@ -140,7 +140,7 @@ def test_routing_is_that_of_deepseek_v2_in_transformers(
     reference: Callable[..., Any], dense: Callable[..., torch.Tensor]
 ) -> None:
     groups = {"n_group": 3, "topk_group": 2, "topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0}
-    options = {"n_routed_experts": 9, "num_experts_per_tok": 4, "hidden_size": 4}
+    options = {"n_routed_experts": 9, "num_experts_per_tok": 4, "hidden_size": 4, "num_attention_heads": 1}
     other = reference("deepseek_v2", "DeepseekV2TopkRouter", "DeepseekV2Config", **groups, **options)
     own = {"n_groups": 3, "groups_per_token": 2, "group_score": "max", "scale": 16.0}
     router = make_router(4, 9, experts_per_token=4, renormalise=False, **own)
