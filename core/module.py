@@ -32,7 +32,8 @@ class ModuleComponent(Component, nn.Module):
 
         Not those that only steer: queries and keys, gates, routers. Default: every `Linear` and `OutLinear` within.
         """
-        return [module.weight for module in self.modules() if type(module) in (Linear, OutLinear)]
+        linears = (module for module in self.modules() if type(module) in (Linear, OutLinear))
+        return [linear.get_parameter("weight") for linear in linears]
 
     def after_step(self) -> None:
         """Called once after every optimizer step, for what is updated by rule rather than by gradient."""

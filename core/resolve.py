@@ -56,7 +56,7 @@ def resolve_part(kind: str, raw: Any, registry: Registry, *, where: str = "", **
     if isinstance(raw, Part):
         return raw
     resolver = _Resolver(registry)
-    node = raw if isinstance(raw, Node) else from_data(raw, Location(where or f"{kind} {raw}"))
+    node = resolver.tree = raw if isinstance(raw, Node) else from_data(raw, Location(where or f"{kind} {raw}"))
     part = resolver.part(kind, node, ())
     if part is not None:
         part = resolver.settle(part, sizes)
@@ -400,7 +400,7 @@ class _Resolver(ConfigReader):
                 continue
             for part in (block.residual, block.ffn_residual):
                 if part is not None:
-                    form = part.component.stream(part.config)  # type: ignore[attr-defined]
+                    form = part.component.stream(part.config)
                     forms.setdefault(form, part)
         if len(forms) > 1:
             first, *others = forms.values()

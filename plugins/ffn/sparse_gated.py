@@ -6,9 +6,11 @@ given share of them would be zero. The statistical top-k of Gemma 3n (Google 202
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,15 +42,16 @@ class SparseGated(FFN):
     def __init__(self, config: SparseGatedConfig, dim: int, activation: Activation) -> None:
         super().__init__()
         assert config.hidden_dim is not None  # derived
-        self.deviations = NormalDist().inv_cdf(config.sparsity)
+        self.cutoff = NormalDist().inv_cdf(config.sparsity) / math.sqrt(config.hidden_dim)
         self.gate_up = Linear(dim, 2 * config.hidden_dim, bias=config.bias)  # rows: gate, then up
         self.activation = activation
         self.down = OutLinear(config.hidden_dim, dim, bias=config.bias)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, -1)  # (..., F) each
-        cutoff = gate.mean(-1, keepdim=True) + gate.std(-1, keepdim=True, correction=0) * self.deviations
-        out: Tensor = self.down(self.activation(F.relu(gate - cutoff)) * up)
+        above = gate - gate.mean(-1, keepdim=True)
+        length = torch.linalg.vector_norm(above, dim=-1, keepdim=True)  # sqrt(F) standard deviations
+        out: Tensor = self.down(self.activation(F.relu(above - length * self.cutoff)) * up)
         return out
 
 

@@ -49,6 +49,14 @@ def test_about_the_given_share_of_channels_is_zero(sparsity: float, context: Con
     assert abs((seen[0] == 0).float().mean().item() - sparsity) < 0.02
 
 
+def test_no_tokens_at_all_are_no_trouble(context: Context) -> None:
+    """An expert that no token chose runs on none."""
+    ffn = sparse(0.5, GELUTanh())
+    ffn(torch.zeros(0, 6), context).sum().backward()
+    assert ffn.gate_up.weight.grad is not None
+    assert not ffn.gate_up.weight.grad.any()
+
+
 def test_its_width_is_that_of_a_gated_ffn_unless_told() -> None:
     assert SparseGatedConfig().derive(dim=6) == {"hidden_dim": 16}
     assert SparseGatedConfig(hidden_dim=7).derive(dim=6) == {}
