@@ -22,11 +22,11 @@ from lamina.core import (
     ComponentConfig,
     ConfigProblem,
     Context,
-    Linear,
     Part,
     Parts,
     Register,
     Router,
+    RouterLinear,
     Routing,
     hookimpl,
     slot,
@@ -93,7 +93,7 @@ class MoE(FFN):
         self.router = router
         self.experts = nn.ModuleList(experts)
         self.shared = shared
-        self.shared_gate = Linear(dim, 1, bias=False) if config.shared_gate else None
+        self.shared_gate = RouterLinear(dim, 1) if config.shared_gate else None
         self.expert_scale = nn.Parameter(torch.ones(config.n_choices)) if config.expert_scale else None  # (E,)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
@@ -117,7 +117,7 @@ class MoE(FFN):
         if self.shared is None:
             return out
         always = self.shared(x, context)
-        return out + (always if self.shared_gate is None else always * self.shared_gate(x).sigmoid())
+        return out + (always if self.shared_gate is None else always * self.shared_gate(x).sigmoid().type_as(always))
 
     def _within_capacity(self, routing: Routing, length: int) -> Tensor | None:
         """(N, k) bool, the choices that are served; None when all are.
@@ -149,9 +149,9 @@ class MoE(FFN):
         counts = _count(chosen, self.config.n_choices + 1).tolist()  # the one wait for the device
         places = order // indices.shape[1]  # whose choice each is
         groups = zip(
-            tokens.index_select(0, places).split(counts),
-            weights.flatten().index_select(0, order).unsqueeze(1).split(counts),
-            places.split(counts),
+            torch.split(tokens.index_select(0, places), counts),
+            torch.split(weights.flatten().index_select(0, order).unsqueeze(1), counts),
+            torch.split(places, counts),
             strict=True,
         )
         n_working = self.config.n_choices - self.config.zero_experts
@@ -169,12 +169,11 @@ class MoE(FFN):
         """The same for a single token, as in decoding: nothing to sort, and weighed in one go."""
         chosen = indices[0].tolist()
         if self.config.weigh == "inputs":
-            rows = (token * weights.view(-1, 1)).type_as(token).split(1)
-            return torch.cat([self._run(*each, context) for each in zip(chosen, rows, strict=True)]).sum(
-                0, keepdim=True
-            )
-        outputs = torch.cat([self._run(expert, token, context) for expert in chosen])  # (k, D)
-        return (outputs * weights.view(-1, 1)).sum(0, keepdim=True)
+            rows = torch.split((token * weights.view(-1, 1)).type_as(token), 1)
+            outputs = [self._run(expert, row, context) for expert, row in zip(chosen, rows, strict=True)]
+            return torch.cat(outputs).sum(0, keepdim=True)
+        outputs = [self._run(expert, token, context) for expert in chosen]
+        return (torch.cat(outputs) * weights.view(-1, 1)).sum(0, keepdim=True)  # (k, D) -> (1, D)
 
     def _weighted(self, expert: int, rows: Tensor, factors: Tensor, context: Context) -> Tensor:
         """(M, D), (M, 1) -> (M, D)"""

@@ -31,7 +31,7 @@ class ExpertChoiceConfig(ComponentConfig):
     experts_per_token: int = Field(2, gt=0, description="How many experts take a token, on average.")
     allow_non_causal: bool = Field(False, description="Accept that the choice looks at later tokens and other rows.")
 
-    def derive(self, n_experts: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, n_experts: int) -> dict[str, Any]:
         check_experts_per_token(self.experts_per_token, n_experts)
         if not self.allow_non_causal:
             raise ConfigProblem(

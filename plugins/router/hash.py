@@ -35,7 +35,7 @@ class HashConfig(ComponentConfig):
     scale: float = Field(1.0, gt=0, description="Factor on the weights.")
     seed: int = Field(0, ge=0, lt=2**63, description="What the table is drawn from, besides the layer.")
 
-    def derive(self, n_experts: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, n_experts: int) -> dict[str, Any]:
         check_experts_per_token(self.experts_per_token, n_experts)
         if self.experts_per_token == 1 and self.score is not None:
             raise ConfigProblem(

@@ -34,7 +34,7 @@ class NoisyTopKConfig(ComponentConfig):
     importance_loss: float = Field(0.1, ge=0, description="Weight of the importance loss; 0 is none.")
     load_loss: float = Field(0.1, ge=0, description="Weight of the load loss; 0 is none.")
 
-    def derive(self, n_experts: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, n_experts: int) -> dict[str, Any]:
         check_experts_per_token(self.experts_per_token, n_experts)
         for k, why in ((1, "one chosen expert has a weight of 1"), (n_experts, "nothing is chosen where all are")):
             if self.experts_per_token == k:

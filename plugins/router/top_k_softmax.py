@@ -30,7 +30,7 @@ class TopKSoftmaxConfig(RouterLossConfig):
     experts_per_token: int = Field(2, gt=0, description="How many experts each token goes to.")
     bias: bool = Field(False, description="Whether the logits have a learned bias.")
 
-    def derive(self, n_experts: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, n_experts: int) -> dict[str, Any]:
         check_experts_per_token(self.experts_per_token, n_experts)
         if self.experts_per_token == 1:
             raise ConfigProblem(

@@ -169,7 +169,7 @@ def test_on_the_meta_device_shapes_and_flops_are_those_of_a_real_run(make_router
 @pytest.mark.parametrize("training", [False, True])
 def test_bfloat16_in_bfloat16_out_close_to_float32(n: int, training: bool) -> None:
     torch.manual_seed(0)
-    moe = make_moe(shared=True).train(training)
+    moe = make_moe(shared=True, shared_gate=True, expert_scale=True, identity_experts=1).train(training)
     x = torch.randn(n, D).bfloat16()
     moe.bfloat16()
     low = moe(x, make_context())
