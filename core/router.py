@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ class Router(ModuleComponent, ABC):
 
     kind = "router"
     told = ("dim", "n_experts", "layer", "n_layers", "vocab_size")
+    tokenwise: ClassVar[bool] = True  # a token's experts depend on that token alone; False for one that weighs tokens
+    balanced_loss: ClassVar[float | None] = None  # the balance loss, before its weight, of a perfectly even load
 
     @property
     @abstractmethod
