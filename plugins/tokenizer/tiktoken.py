@@ -91,8 +91,9 @@ class TiktokenTokenizer(Tokenizer):
             config.path, pat_str=ranks.pattern, mergeable_ranks=ranks.pieces, special_tokens=ranks.special
         )
         self._bytes_of = {i: piece for piece, i in ranks.pieces.items()}
-        self._length = {i: len(piece) for i, piece in self._bytes_of.items()}
         self._text_of = {i: name for name, i in ranks.special.items()}
+        self._length = {i: len(piece) for i, piece in self._bytes_of.items()}
+        self._length |= {i: len(name.encode()) for name, i in ranks.special.items()}
         self._vocab_size = 1 + max(*self._bytes_of, *self._text_of)
         self._bos = usual(BEGINS, ranks.special)
         self._eos = usual(ENDS if config.end_of_text is None else [config.end_of_text], ranks.special)
@@ -161,8 +162,9 @@ class TiktokenTokenizer(Tokenizer):
         data = self.utf8(text)
         with told("the tokenizer cannot encode this text"):
             if allow_special:
-                return list(self._encoding.encode(text, allowed_special="all"))
-            ids = list(self._encoding.encode_ordinary(text))
+                ids: list[int] = self._encoding.encode(text, allowed_special="all")
+            else:
+                ids = self._encoding.encode_ordinary(text)
         if sum(map(self._length.__getitem__, ids)) != len(data):
             raise DataError("the tokenizer's pattern matches only parts of this text, the rest would be lost")
         return ids

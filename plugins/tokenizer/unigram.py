@@ -57,18 +57,22 @@ class UnigramTokenizer(LibraryTokenizer):
             tokenizer.train_from_iterator(cls.texts(texts), trainer)
         learnt = dict(json.loads(tokenizer.to_str())["model"]["vocab"])
         pieces = {piece: score for piece, score in learnt.items() if piece not in special}
-        tokenizer = over_bytes(models.Unigram(ordered(special, pieces, alphabet)))
+        tokenizer = over_bytes(models.Unigram(ordered(special, pieces, alphabet, vocab_size)))
         add_special(tokenizer, special)
         return cls.finish(tokenizer, config)
 
 
-def ordered(special: list[str], pieces: dict[str, float], alphabet: frozenset[str]) -> list[tuple[str, float]]:
-    """The vocabulary without what changes from run to run: the order of equal pieces, last digits, and the scores of
-    bytes that were hardly seen, which the library gives in steps of 0.0001 from the lowest, in any order."""
+def ordered(
+    special: list[str], pieces: dict[str, float], alphabet: frozenset[str], vocab_size: int
+) -> list[tuple[str, float]]:
+    """The vocabulary, at most `vocab_size` large, without what changes from run to run: the order of equal pieces, last
+    digits, and the scores of bytes that were hardly seen, which the library gives in steps of 0.0001, in any order."""
     lowest = min(pieces.values())
     rare = {piece for piece, score in pieces.items() if piece in alphabet and score < lowest + 1e-4 * len(alphabet)}
     scores = {piece: round(lowest if piece in rare else score, 6) for piece, score in pieces.items()}
-    return [*((name, 0.0) for name in special), *sorted(scores.items(), key=lambda item: (-item[1], item[0]))]
+    ranked = sorted(scores, key=lambda piece: (piece not in alphabet, -scores[piece], piece))
+    kept = sorted(ranked[: vocab_size - len(special)], key=lambda piece: (-scores[piece], piece))
+    return [*((name, 0.0) for name in special), *((piece, scores[piece]) for piece in kept)]
 
 
 def over_bytes(model: models.Unigram) -> tokenizers.Tokenizer:

@@ -5,7 +5,8 @@ Schuster & Nakajima 2012; greedy cutting and white space as in BERT: Devlin et a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -21,11 +22,11 @@ from lamina.core import (
     SpecialFiles,
     add_special,
     hookimpl,
-    told,
 )
 
 FILE, VOCAB = "tokenizer.json", "vocab.txt"
 UNKNOWN = "[UNK]"
+MOST_LETTERS = 1000
 USUAL = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -44,7 +45,8 @@ class WordPieceConfig(LibraryConfig):
 
 class WordPieceTokenizer(LibraryTokenizer):
     """Does not round-trip every text: runs of white space become one space, spaces around punctuation are guessed,
-    control characters are dropped, and a word with a piece that is not in the vocabulary becomes [UNK]."""
+    control characters are dropped, and a word with a piece that is not in the vocabulary becomes [UNK]. Trained here,
+    it has the most frequent letters that half the vocabulary has room for, at most 1000."""
 
     Config = WordPieceConfig
     trainable = True
@@ -89,29 +91,39 @@ class WordPieceTokenizer(LibraryTokenizer):
 
     @classmethod
     def train(cls, config: WordPieceConfig, texts: Iterable[str], vocab_size: int) -> Self:
+        names = [*cls.names(config), UNKNOWN]
+        if vocab_size < len(names) + 2:
+            raise DataError(f"vocab_size is {vocab_size}; a WordPiece vocabulary takes at least {len(names) + 2}")
         tokenizer = like_bert(models.WordPiece({UNKNOWN: 0}, unk_token=UNKNOWN), bool(config.lowercase))
-        special = [*cls.names(config), UNKNOWN]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            special_tokens=special,
-            limit_alphabet=min(1000, vocab_size // 2),
-            show_progress=False,
-        )
-        with told("no vocabulary could be trained on this corpus"):
-            tokenizer.train_from_iterator(cls.texts(texts), trainer)
-        if tokenizer.get_vocab_size() > vocab_size:
-            raise DataError(
-                f"vocab_size is {vocab_size}; characters of this corpus and special tokens alone take "
-                f"{tokenizer.get_vocab_size()}",
-                hint="ask for a larger vocab_size",
-            )
-        tokenizer = like_bert(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN), bool(config.lowercase))
+        normalise, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+        counts = Counter(word for text in cls.texts(texts) for word, _ in cut(normalise(text)))
+        letters: Counter[str] = Counter()
+        for word, count in counts.items():
+            letters.update(dict.fromkeys(word, count))
+        room = min(MOST_LETTERS, (vocab_size - len(names)) // 2)  # each may stand first in a word and inside one
+        kept = frozenset(sorted(letters, key=lambda letter: (-letters[letter], letter))[:room])
+        words = {word: count for word, count in sorted(counts.items()) if kept.issuperset(word)}
+        inner = {f"##{letter}" for word in words for letter in word[1:]}
+        # The library numbers letters as it meets them, in no fixed order, unless they come as special tokens.
+        first = list(dict.fromkeys([*names, *sorted(kept), *sorted(inner)]))
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
+        learner = tokenizers.Tokenizer(models.WordPiece({UNKNOWN: 0}, unk_token=UNKNOWN))
+        learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        learner.train_from_iterator(repeated(words), trainer)
+        tokenizer.model = models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN)
         add_special(tokenizer, cls.names(config))  # and not the unknown one: it stands for text, and is shown
         return cls.finish(tokenizer, config)
 
     def save(self, directory: Path) -> WordPieceConfig:
         config: WordPieceConfig = super().save(directory)
         return config.model_copy(update={"lowercase": None})
+
+
+def repeated(words: Mapping[str, int]) -> Iterator[str]:
+    """A text in which each word stands as often as it says."""
+    for word, count in words.items():
+        for start in range(0, count, 1000):
+            yield f"{word} " * min(1000, count - start)
 
 
 def like_bert(model: models.WordPiece, lowercase: bool) -> tokenizers.Tokenizer:

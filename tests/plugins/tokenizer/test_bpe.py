@@ -1,4 +1,4 @@
-"""The bpe tokenizer: trained here, or any tokenizer.json, compared with transformers."""
+"""The bpe tokenizer: trained here, from a tokenizer.json, or from vocab.json and merges.txt as GPT-2 has them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import pytest
 import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, models
 
 from lamina.core import ConfigProblem, DataError
 from lamina.core import tokenizer as tokenizer_module
-from lamina.plugins.tokenizer.bpe import END_OF_TEXT, FILE, BPEConfig, BPETokenizer
+from lamina.core.tokenizer import ENDS
+from lamina.plugins.tokenizer.bpe import FILE, BPEConfig, BPETokenizer
+
+END_OF_TEXT = ENDS[0]
 
 TEXTS = ["the cat sat on the mat, the rat sat on the cat.\n", "Über die Brücke 😀 であるから\n"] * 5
 
@@ -32,9 +35,8 @@ def write(directory: Path, tokenizer: tokenizers.Tokenizer) -> BPEConfig:
     return BPEConfig(path=FILE)
 
 
-def words(*special: str) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+def letters(*special: str) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in special])
     return tokenizer
 
@@ -120,70 +122,6 @@ def test_ids_equal_those_of_transformers(tmp_path: Path) -> None:
     assert WITH_USER.encode(text) == theirs.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 
-@pytest.mark.parametrize(
-    ("special", "bos", "eos"),
-    [
-        (["<s>", "</s>"], "<s>", "</s>"),
-        (["<pad>", "<eos>", "<bos>"], "<bos>", "<eos>"),
-        (["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"], "<|begin_of_text|>", "<|end_of_text|>"),
-        (["<|endoftext|>", "<|im_start|>", "<|im_end|>"], None, "<|endoftext|>"),
-        (["<pad>"], None, None),
-    ],
-)
-def test_begin_and_end_are_found_among_the_special_tokens(
-    tmp_path: Path, special: list[str], bos: str | None, eos: str | None
-) -> None:
-    tokenizer = BPETokenizer.open(write(tmp_path, words(*special)), tmp_path)
-    ids = tokenizer.special_ids
-    assert tokenizer.bos_id == (None if bos is None else ids[bos])
-    assert tokenizer.eos_id == (None if eos is None else ids[eos])
-
-
-def test_an_added_token_that_is_not_special_ends_no_text(tmp_path: Path) -> None:
-    plain = words()
-    plain.add_tokens([AddedToken("</s>", special=False)])
-    tokenizer = BPETokenizer.open(write(tmp_path, plain), tmp_path)
-    assert tokenizer.eos_id is None
-    assert tokenizer.special_ids == {}
-
-
-def test_a_named_special_token_that_the_file_lacks_is_an_error(tmp_path: Path) -> None:
-    config = write(tmp_path, words("<s>", "</s>"))
-    with pytest.raises(DataError, match="no special token '<stop>'") as caught:
-        BPETokenizer.open(config.model_copy(update={"end_of_text": "<stop>"}), tmp_path)
-    assert "<s>, </s>" in str(caught.value)
-    with pytest.raises(DataError, match=r"no special token '<\|user\|>'"):
-        BPETokenizer.open(config.model_copy(update={"special_tokens": ["<|user|>"]}), tmp_path)
-
-
-def test_the_vocabulary_counts_gaps_in_the_ids(tmp_path: Path) -> None:
-    gapped = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 40}, unk_token="a"))
-    assert BPETokenizer.open(write(tmp_path, gapped), tmp_path).vocab_size == 41
-
-
-def test_a_file_that_truncates_and_pads_loses_and_invents_nothing(tmp_path: Path) -> None:
-    greedy = words("<pad>")
-    greedy.enable_truncation(2)
-    greedy.enable_padding(length=8, pad_token="<pad>", pad_id=3)
-    assert BPETokenizer.open(write(tmp_path, greedy), tmp_path).encode("a b a b") == [1, 2, 1, 2]
-
-
-def test_a_template_adds_nothing_to_the_ids(tmp_path: Path) -> None:
-    template = words("<s>")
-    template.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 3)])
-    tokenizer = BPETokenizer.open(write(tmp_path, template), tmp_path)
-    assert tokenizer.encode("a") == [1]
-    assert tokenizer.encode("a", allow_special=True) == [1]
-
-
-def test_a_text_the_file_cannot_encode_is_a_data_error(tmp_path: Path) -> None:
-    no_unknown = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="[UNK]"))
-    no_unknown.normalizer = normalizers.NFC()
-    tokenizer = BPETokenizer.open(write(tmp_path, no_unknown), tmp_path)
-    with pytest.raises(DataError, match="cannot encode"):
-        tokenizer.encode("b")
-
-
 def test_half_a_surrogate_pair_is_a_data_error() -> None:
     with pytest.raises(DataError, match=r"U\+DC80"):
         TRAINED.encode("a\udc80")
@@ -209,7 +147,7 @@ def test_an_error_of_the_corpus_comes_through_training() -> None:
         BPETokenizer.train(BPEConfig(), texts(), 300)
 
 
-VALID = json.loads(words("<s>").to_str())
+VALID = json.loads(letters("<s>").to_str())
 
 
 @pytest.mark.parametrize(
@@ -251,3 +189,99 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(tokenizer_module.LARGEST_FILE + 1)  # sparse: it takes no room
     with pytest.raises(DataError, match="has 1,073,741,825 bytes"):
         BPETokenizer.open(BPEConfig(path=FILE), tmp_path)
+
+
+def test_a_named_special_token_that_the_file_lacks_is_an_error(tmp_path: Path) -> None:
+    config = write(tmp_path, letters("<s>", "</s>"))
+    with pytest.raises(DataError, match="no special token '<stop>'") as caught:
+        BPETokenizer.open(config.model_copy(update={"end_of_text": "<stop>"}), tmp_path)
+    assert "<s>, </s>" in str(caught.value)
+    with pytest.raises(DataError, match=r"no special token '<\|user\|>'"):
+        BPETokenizer.open(config.model_copy(update={"special_tokens": ["<|user|>"]}), tmp_path)
+
+
+def test_a_vocabulary_of_another_model_is_refused_with_the_component_that_opens_it(tmp_path: Path) -> None:
+    other = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    with pytest.raises(DataError, match="holds a WordLevel vocabulary, not BPE") as caught:
+        BPETokenizer.open(write(tmp_path, other), tmp_path)
+    assert "{name: tokenizer_json, path: tokenizer.json}" in str(caught.value)
+
+
+def test_training_on_nothing_is_an_error() -> None:
+    with pytest.raises(DataError, match="no text"):
+        BPETokenizer.train(BPEConfig(), ["", ""], 300)
+
+
+def as_gpt2_has_it(directory: Path, tokenizer: BPETokenizer = TRAINED) -> BPEConfig:
+    """vocab.json and merges.txt, as tokenizers writes them."""
+    (directory / FILE).write_text(tokenizer._tokenizer.to_str(), encoding="utf-8")
+    tokenizers.Tokenizer.from_file(str(directory / FILE)).model.save(str(directory))
+    (directory / FILE).unlink()
+    return BPEConfig(path="vocab.json")
+
+
+def test_vocab_json_and_merges_txt_give_the_ids_that_transformers_gives(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    opened = BPETokenizer.open(as_gpt2_has_it(tmp_path), tmp_path)
+    theirs = transformers.GPT2Tokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    text = "the  cat sat\n\non Brücke 😀 東 don't <|endoftext|>"
+    assert opened.encode(text, allow_special=True) == theirs.encode(text, add_special_tokens=False)
+    assert opened.encode(text) == TRAINED.encode(text)
+    assert opened.decode(opened.encode(text)) == text
+    assert (opened.vocab_size, opened.eos_id) == (TRAINED.vocab_size, TRAINED.eos_id)
+
+
+def test_saved_from_two_files_it_is_one_file_with_the_same_ids(tmp_path: Path) -> None:
+    opened = BPETokenizer.open(as_gpt2_has_it(tmp_path), tmp_path)
+    again = BPETokenizer.open(opened.save(tmp_path), tmp_path)
+    assert again.encode("the cat 😀") == opened.encode("the cat 😀")
+    assert again.special_ids == opened.special_ids
+
+
+def test_special_tokens_named_beside_the_two_files_are_special(tmp_path: Path) -> None:
+    config = as_gpt2_has_it(tmp_path, WITH_USER)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"additional_special_tokens": ["<|user|>"]}))
+    assert BPETokenizer.open(config, tmp_path).special_ids == WITH_USER.special_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("merges.txt", b"#version: 0.2\nno such", "line 2 of .*merges.txt' merges 'no such'"),
+        ("merges.txt", b"t h x", "line 1 of .*merges.txt"),
+        ("merges.txt", b"\xff\xfe", "merges.txt' is not UTF-8"),
+        ("vocab.json", b'{"a": 0', "vocab.json' is not JSON"),
+        ("vocab.json", b"[]", "vocab.json' is not a JSON object"),
+        ("vocab.json", b"{}", "empty vocabulary|are not two pieces"),
+        ("vocab.json", b'{"a": "b"}', "merges|the id of 'a' is 'b'"),
+    ],
+)
+def test_damaged_vocab_or_merges_are_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    config = as_gpt2_has_it(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        BPETokenizer.open(config, tmp_path)
+
+
+@pytest.mark.parametrize("ids", [{"a": -1}, {"a": 1 << 40}, {"a": True}, {"a": None}])
+def test_an_id_that_is_none_is_told(tmp_path: Path, ids: dict[str, Any]) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(DataError, match="the id of 'a' is"):
+        BPETokenizer.open(BPEConfig(path="vocab.json"), tmp_path)
+
+
+def test_a_word_that_training_merged_into_a_special_token_stays_a_word() -> None:
+    tokenizer = BPETokenizer.train(BPEConfig(special_tokens=["cat"]), ["cat cat the cat"] * 20, 300)
+    special = tokenizer.special_ids["cat"]
+    assert special not in tokenizer.encode("cat the cat")
+    assert tokenizer.decode(tokenizer.encode("cat the cat")) == "cat the cat"
+    assert special in tokenizer.encode("cat", allow_special=True)
+
+
+def test_pieces_of_characters_are_shown_by_number_and_known_as_bytes() -> None:
+    ids = TRAINED.encode("é 東")
+    assert b"".join(piece or b"" for piece in TRAINED.token_bytes(ids)) == "é 東".encode()
+    assert "".join(TRAINED.token_texts(TRAINED.encode("ế"))) == "<0xE1><0xBA><0xBF>"
+    assert TRAINED.token_bytes([TRAINED.special_ids[END_OF_TEXT]]) == [None]
+    assert not TRAINED.lossy
