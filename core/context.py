@@ -12,7 +12,7 @@ from torch import Tensor
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: torch.compile would hash it by its fields, and not as itself
 class Span:
     """A run of tokens: where each stands and which document it belongs to.
 
@@ -51,11 +51,15 @@ class Span:
     def once_with(self, other: Span, key: Hashable, make: Callable[[], Made]) -> Made:
         """`make()`, worked out the first time `key` is asked for of this span and `other`."""
         # A span that held itself would outlive its pass, until the garbage collector came by.
-        place = (key, None if other is self else other)
-        if place not in self._once:
-            self._once[place] = make()
-        made: Made = self._once[place]
-        return made
+        whom = None if other is self else other
+        known = self._once.setdefault(key, [])
+        for asked_with, made in known:  # by identity: a compiled layer cannot hash a span
+            if asked_with is whom:
+                found: Made = made
+                return found
+        known.append((whom, make()))
+        last: Made = known[-1][1]
+        return last
 
     @staticmethod
     def run(start: int, length: int, device: torch.device) -> Span:
