@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from lamina.core.generate import GeneratedRow
     from lamina.core.resolved import ResolvedSpec
     from lamina.core.train import Run
 
@@ -470,9 +471,10 @@ def finish_training(run: Run, as_json: bool) -> None:
     metavar="STAGES",
     help="Stages such as greedy, or temperature=0.8,top_p=0.95, or a YAML mapping. Default: the spec's.",
 )
-@click.option("--decoding", help="sample, greedy, beam, … or a YAML mapping. Default: sample.")
+@click.option("--decoding", help="sample, greedy, beam, prompt_lookup, … or a YAML mapping. Default: sample.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
+@click.option("--trace", is_flag=True, help="Tell what each stage did at each token: on stderr, or in the JSON.")
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--backend", default="eager", show_default=True, help="How the decoder is executed.")
@@ -485,6 +487,7 @@ def generate(
     decoding: str | None,
     seed: int,
     stop: tuple[str, ...],
+    trace: bool,
     dtype: str,
     device: str,
     backend: str,
@@ -494,7 +497,9 @@ def generate(
 
     One prompt's continuation is printed as it comes; several are each printed after a line with their prompt.
     """
-    from lamina.core.chain import parse_chain
+    from lamina.core.chain import parse_chain, parse_strategy
+    from lamina.core.generate import generate as generated
+    from lamina.core.generate import stream
     from lamina.core.model import load
 
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
@@ -502,25 +507,44 @@ def generate(
     options = {
         "max_new_tokens": max_new_tokens,
         "sampler": parse_chain(chain, loaded.registry) if chain else None,
-        "decoding": component_choice(decoding, "--decoding") if decoding else None,
+        "decoding": None if decoding is None else parse_strategy(decoding, loaded.registry),
         "seed": seed,
         "stop": stop,
+        "trace": trace,
     }
     if len(texts) == 1 and not as_json:
-        for piece in loaded.stream(texts[0], **options):
+        pieces = stream(loaded, texts[0], **options)
+        for piece in pieces:
             click.echo(piece, nl=False)
         click.echo()
+        print_rows_notes(pieces.generation().rows(loaded.tokenizer))
         return
-    out = loaded.generate(texts, **options)
-    rows = [
-        {"prompt": prompt, "text": text, "token_ids": [i for i in ids if i >= 0], "finish_reason": reason}
-        for prompt, text, ids, reason in zip(texts, out.text, out.token_ids.tolist(), out.finish_reasons, strict=True)
-    ]
+    rows = generated(loaded, texts, **options).rows(loaded.tokenizer)
+    told = [{"prompt": prompt, **row.to_json()} for prompt, row in zip(texts, rows, strict=True)]
     if as_json:
-        print_json(rows[0] if len(rows) == 1 else rows)
+        print_json(told[0] if len(told) == 1 else told)
         return
-    for row in rows:
-        click.echo(f"=== {row['prompt']}\n{row['text']}\n")
+    for prompt, row in zip(texts, rows, strict=True):
+        click.echo(f"=== {prompt}\n{row.text}\n")
+    print_rows_notes(rows)
+
+
+def print_rows_notes(rows: Sequence[GeneratedRow]) -> None:
+    """What there is to tell of generated rows besides their text, on stderr."""
+    from rich.console import Console
+
+    for number, row in enumerate(rows, 1):
+        which = f"prompt {number}: " if len(rows) > 1 else ""
+        if row.statistics:
+            figures = (f"{name.replace('_', ' ')} {figure:.3g}" for name, figure in row.statistics.items())
+            click.echo(which + ", ".join(figures), err=True)
+        if row.trace is not None:
+            from lamina.core.trace_text import LEGEND, trace_table
+
+            click.echo(which + LEGEND, err=True)
+            Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False).print(
+                trace_table(row.token_texts, row.trace)
+            )
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -20,6 +20,7 @@ from lamina.core.decoding import Decoding, OtherModel, Request
 from lamina.core.errors import ConfigProblem, GenerationError
 from lamina.core.resolve import resolve_part
 from lamina.core.sampler import Sampler
+from lamina.core.tokenizer import Tokenizer
 from lamina.core.trace import StageTrace, Trace
 
 if TYPE_CHECKING:
@@ -40,6 +41,45 @@ class Generation:
     finish_reasons: list[FinishReason]  # one a row
     statistics: list[dict[str, float]]  # of each row's decoding, what the strategy has to tell
     trace: list[list[list[StageTrace]]] | None = None  # of each row, of each of its tokens: what the stages did
+
+    def rows(self, tokenizer: Tokenizer | None) -> list[GeneratedRow]:
+        """Row by row, with what each token stands for."""
+        texts = self.text if isinstance(self.text, list) else [self.text]
+        ids = [[token for token in row if token >= 0] for row in self.token_ids.tolist()]
+        return [
+            GeneratedRow(
+                texts[row],
+                tokens,
+                tokenizer.token_texts(tokens) if tokenizer is not None else list(map(str, tokens)),
+                self.finish_reasons[row],
+                self.statistics[row],
+                None if self.trace is None else self.trace[row],
+            )
+            for row, tokens in enumerate(ids)
+        ]
+
+
+@dataclass(frozen=True)
+class GeneratedRow:
+    """What was generated for one prompt."""
+
+    text: str
+    token_ids: list[int]
+    token_texts: list[str]
+    finish_reason: FinishReason
+    statistics: dict[str, float]
+    trace: list[list[StageTrace]] | None
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"text": self.text, "token_ids": self.token_ids, "finish_reason": self.finish_reason}
+        if self.statistics:
+            told["statistics"] = self.statistics
+        if self.trace is not None:
+            told["trace"] = [
+                {"token_id": token, "text": text, "stages": [asdict(stage) for stage in stages]}
+                for token, text, stages in zip(self.token_ids, self.token_texts, self.trace, strict=True)
+            ]
+        return told
 
 
 def generate(
@@ -353,7 +393,9 @@ def _chain(model: Model, sampler: Choice | Sequence[Choice] | None) -> list[Part
 
 def _part(model: Model, kind: str, choice: Choice) -> Part:
     if not isinstance(choice, Part):
-        return resolve_part(kind, choice if isinstance(choice, str) else dict(choice), model.registry)
+        raw = choice if isinstance(choice, str) else dict(choice)
+        name = raw if isinstance(raw, str) else raw.get("name", "")
+        return resolve_part(kind, raw, model.registry, where=f"{kind} {say(name)}")
     if choice.kind != kind:
         raise GenerationError(f"'{choice.name}' is of the kind {choice.kind}, where a {kind} is wanted")
     return choice

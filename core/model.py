@@ -29,7 +29,7 @@ from lamina.core.generate import Generation, generate, stream
 from lamina.core.registry import Registry, load_plugins
 from lamina.core.resolve import resolve, resolve_part
 from lamina.core.resolved import BlockParts, ResolvedSpec
-from lamina.core.spec import Spec, read_spec
+from lamina.core.spec import Spec, read_spec, shipped_specs
 from lamina.core.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -138,8 +138,12 @@ def find_model(directory: str | Path) -> Path:
     """The model directory meant: the one given, or a run's newest checkpoint."""
     folder = Path(directory)
     if not os.path.exists(folder):  # which, unlike Path.exists, takes any text
+        if str(directory) in shipped_specs():
+            raise _is_spec(str(directory))
         raise ModelError(f"{str(folder)!r}: no such directory", hint="give a model directory or a run directory")
     if not folder.is_dir():
+        if folder.suffix in (".yaml", ".yml"):
+            raise _is_spec(str(folder))
         raise ModelError(f"{folder}: a file, not a model directory")
     if (folder / "model.safetensors").exists():
         return folder
@@ -152,6 +156,12 @@ def find_model(directory: str | Path) -> Path:
         f"{folder}: not a model directory (it has no model.safetensors) "
         f"and not a run directory (it has no {CHECKPOINTS})"
     )
+
+
+def _is_spec(name: str) -> ModelError:
+    run = Path("runs") / Path(name).stem
+    hint = f"train it first: lamina train {name} --data FILE --out {run}; then use {run}"
+    return ModelError(f"'{name}' is a spec, and no model has its weights yet", hint=hint)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -172,6 +182,7 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
             for name, made in manifest["components"].items()
             if made["distribution"] != "lamina"
         )
+        made_in = {made["distribution"]: made["version"] for made in manifest["components"].values()}
         origins = {
             (kind, name): made["distribution"]
             for (kind, _, name), made in ((key.partition("/"), made) for key, made in manifest["components"].items())
@@ -187,7 +198,10 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
     except LaminaError as error:
         if not needed:
             raise
-        raise ModelError(f"{error}", note=f"the model was made with: {', '.join(needed)}") from None
+        here = {plugin.distribution for plugin in (registry or load_plugins()).plugins}
+        missing = [f"{name}=={number}" for name, number in sorted(made_in.items()) if name not in here]
+        mend = f"\nto have what is missing: pip install {' '.join(missing)}" if missing else ""
+        raise ModelError(f"{error}", note=f"the model was made with: {', '.join(needed)}{mend}") from None
 
 
 def _stay_inside(spec: Spec) -> None:

@@ -204,7 +204,10 @@ def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
     folder = Path(directory)
     if not (folder / "train.json").is_file() or not (folder / "spec.yaml").is_file():
         what = "no such directory" if not folder.exists() else "not a run directory (it has no train.json)"
-        raise ModelError(f"{folder}: {what}", hint="give the --out directory of a `lamina train`")
+        hint = "give the --out directory of a `lamina train`"
+        if folder.parent.name == CHECKPOINTS and (folder.parent.parent / "train.json").is_file():
+            what, hint = "a checkpoint, not the run it belongs to", f"lamina resume {folder.parent.parent}"
+        raise ModelError(f"{folder}: {what}", hint=hint)
     spec = resolve(read_spec(folder / "spec.yaml"), registry)
     try:
         record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
