@@ -42,11 +42,9 @@ def linear_scan(
         heads = _Heads.of(q, k, v, log_decay, queries, state)
         y = (heads.q @ heads.k.mT * heads.within) @ heads.v  # (B, G, R, Z, C, P)
         added = (heads.k * heads.leaving.unsqueeze(-1)).mT @ heads.v  # (B, G, R, Z, N, P)
-        state, before = heads.state, []
-        for kept, more in zip(heads.across.unbind(3), added.unbind(3), strict=True):
-            before.append(state)
-            state = torch.addcmul(more, kept[..., None, None], state)
-        y = y + (heads.q * heads.entering.unsqueeze(-1)) @ torch.stack(before, 3)
+        kept = heads.across.movedim(3, 1)[..., None, None]  # (…, Z, …, 1, 1)
+        state, before = _pass_on(kept, added.movedim(3, 1), heads.state)
+        y = y + (heads.q * heads.entering.unsqueeze(-1)) @ before.movedim(1, 3)
         return heads.whole(y, state)
 
 
@@ -69,13 +67,15 @@ def delta_scan(
         written, erased = solved.split_with_sizes([v.shape[-1], k.shape[-1]], -1)
         scores = heads.q @ heads.k.mT * heads.within
         read, kept_keys = heads.q * heads.entering.unsqueeze(-1), (heads.k * heads.leaving.unsqueeze(-1)).mT
-        state, outputs = heads.state, []
-        chunks = (tensor.unbind(3) for tensor in (written, erased, scores, read, kept_keys, heads.across))
-        for own, seen, score, reader, keys, kept in zip(*chunks, strict=True):
-            new = own - seen @ state  # (B, G, R, C, P)
-            outputs.append(reader @ state + score @ new)
-            state = torch.addcmul(keys @ new, kept[..., None, None], state)
-        return heads.whole(torch.stack(outputs, 3), state)
+        state, states, news = heads.state.flatten(0, 2), [], []  # (B·H, N, P)
+        fades = heads.across.expand(*written.shape[:4])[..., None, None]
+        chunks = (x.flatten(0, 2).unbind(1) for x in (written, erased, kept_keys.expand(*erased.mT.shape), fades))
+        for own, seen, keys, fade in zip(*chunks, strict=True):
+            states.append(state)
+            news.append(torch.baddbmm(own, seen, state, alpha=-1))  # (B·H, C, P)
+            state = torch.baddbmm(fade * state, keys, news[-1])
+        before, new = (torch.stack(x, 1).view(*written.shape[:4], -1, written.shape[-1]) for x in (states, news))
+        return heads.whole(read @ before + scores @ new, state.view_as(heads.state))
 
 
 def diagonal_scan(decay: Tensor, added: Tensor, queries: Span, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -109,29 +109,41 @@ class _DiagonalScan(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decay, h, state = ctx.saved_tensors
         later = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], 1)
-        gathered = _recur(later.flip(1), slope.flip(1), torch.zeros_like(state)).flip(1)
+        gathered = _recur(later, slope, torch.zeros_like(state), from_end=True)
         before = torch.cat([state.unsqueeze(1), h[:, :-1]], 1)
         return gathered * before, gathered, gathered[:, 0] * decay[:, 0]
 
 
-def _recur(decay: Tensor, added: Tensor, state: Tensor) -> Tensor:
-    """All chunks step by step side by side, then from chunk to chunk: about 2·sqrt(T) steps in place of T."""
+def _recur(decay: Tensor, added: Tensor, state: Tensor, from_end: bool = False) -> Tensor:
+    """h_t = decay_t · h_{t-1} + added_t along axis 1, or h_{t+1} in place of h_{t-1}; decay may be broadcast behind it.
+
+    Runs of tokens go side by side, twice: once for what each makes of nothing, then from what stands before it. That is
+    about 2·sqrt(T) steps in place of T.
+    """
     length = added.shape[1]
-    chunk = math.isqrt(length - 1) + 1
-    n_chunks = -(-length // chunk)
-    pad = [0] * (2 * (added.dim() - 2)) + [0, n_chunks * chunk - length]
-    decay, added = (F.pad(x, pad).unflatten(1, (n_chunks, chunk)) for x in (decay, added))
-    h = torch.empty_like(added)  # (B, Z, C, …), of each chunk as if nothing were before it
-    h[:, :, 0] = added[:, :, 0]
-    for step in range(1, chunk):
-        torch.addcmul(added[:, :, step], decay[:, :, step], h[:, :, step - 1], out=h[:, :, step])
-    kept = decay.cumprod(2)
-    before = []
-    for index in range(n_chunks):
-        before.append(state)
-        state = torch.addcmul(h[:, index, -1], kept[:, index, -1], state)
-    h.addcmul_(kept, torch.stack(before, 1).unsqueeze(2))
-    return h.flatten(1, 2)[:, :length]
+    run = math.isqrt(max(0, length - 1)) + 1
+    n_runs = -(-length // run)
+    if extra := n_runs * run - length:
+        decay, added = (F.pad(x, [0] * (2 * (x.dim() - 2)) + [0, extra]) for x in (decay, added))
+    decay, added = (x.unflatten(1, (n_runs, run)).unbind(2) for x in (decay, added))  # each (B, n_runs, …)
+    order = range(run - 1, -1, -1) if from_end else range(run)
+    h, kept = added[order[0]], decay[order[0]]
+    for step in order[1:]:
+        h, kept = torch.addcmul(added[step], decay[step], h), kept * decay[step]
+    starts = [state] * n_runs
+    for index in range(n_runs - 1, -1, -1) if from_end else range(n_runs):
+        starts[index] = state
+        state = torch.addcmul(h[:, index], kept[:, index], state)
+    h, rows = torch.stack(starts, 1), [added[0]] * run
+    for step in order:
+        h = rows[step] = torch.addcmul(added[step], decay[step], h)
+    return torch.stack(rows, 2).flatten(1, 2)[:, :length]
+
+
+def _pass_on(kept: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The state after all chunks, and before each: kept (…, Z, …, 1, 1), added (B, Z, …, N, P), chunks along axis 1"""
+    after = _recur(kept, added, state)
+    return after[:, -1], torch.cat([state.unsqueeze(1), after[:, :-1]], 1)
 
 
 @dataclass
