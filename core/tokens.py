@@ -156,21 +156,19 @@ def _recognised(path: Path, registry: Registry) -> tuple[Part, Path]:
 
 def read_text(file: str) -> str:
     """The text of a file, or of stdin for `-`. DataError names one that is too large or not UTF-8."""
+    size = 0
     try:
         if file == "-":
             data = sys.stdin.buffer.read(LARGEST_TEXT + 1)
+        elif os.path.isdir(file):
+            raise DataError(f"{file}: a directory, not a text file")
         else:
-            if os.path.isdir(file):
-                raise DataError(f"{file}: a directory, not a text file")
+            size = os.path.getsize(file)
             with open(file, "rb") as opened:
-                data = (
-                    opened.read(LARGEST_TEXT + 1)
-                    if os.path.getsize(file) <= LARGEST_TEXT
-                    else b"." * (LARGEST_TEXT + 1)
-                )
+                data = b"" if size > LARGEST_TEXT else opened.read(LARGEST_TEXT + 1)
     except (OSError, ValueError) as error:
         raise DataError(f"{file!r}: cannot be read: {getattr(error, 'strerror', error)}") from None
-    if len(data) > LARGEST_TEXT:
+    if max(size, len(data)) > LARGEST_TEXT:
         raise DataError(f"{file}: more than {LARGEST_TEXT:,} bytes", hint="give a piece of it: head -c 1000000 FILE")
     try:
         return data.decode("utf-8")

@@ -86,6 +86,10 @@ class CharacterTokenizer(Tokenizer):
         return CharacterConfig(path=FILE, unknown=self.unknown)
 
     @property
+    def lossy(self) -> bool:
+        return self.unknown == "skip"
+
+    @property
     def vocab_size(self) -> int:
         return len(self.characters)
 

@@ -83,6 +83,13 @@ class TiktokenTokenizer(Tokenizer):
     Config = TiktokenConfig
     paper = "tiktoken, OpenAI; Tekken, Mistral AI"
 
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        pieces = [*(bytes((byte,)) for byte in range(256)), b"th", b"the", b" the", b"in", b"ing"]
+        lines = (f"{base64.b64encode(piece).decode()} {rank}" for rank, piece in enumerate(pieces))
+        (directory / "small.tiktoken").write_text("\n".join(lines))
+        return [{"path": "small.tiktoken", "special_tokens": {"<|endoftext|>": 300}}]
+
     def __init__(self, ranks: Ranks, config: TiktokenConfig, file: bytes) -> None:
         library = load_extra("tiktoken", "'lamina[tiktoken]'", "tokenizer 'tiktoken'")
         self._config, self._file, self._special = config, file, ranks.special

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import tokenizers
 from pydantic import Field
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lamina.core import ComponentConfig, LibraryTokenizer, Register, SpecialFiles, hookimpl
 
@@ -27,6 +29,18 @@ class TokenizerJSON(LibraryTokenizer):
 
     Config = TokenizerJSONConfig
     paper = "the tokenizers library, Hugging Face"
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        made = tokenizers.Tokenizer(models.BPE())
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=270, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+        )
+        made.train_from_iterator(["the thing and the other thing"], trainer)
+        made.save(str(directory / "tokenizer.json"))
+        return [{"path": "tokenizer.json"}]
 
     @classmethod
     def recognise(cls, folder: Path, names: frozenset[str]) -> str | None:
