@@ -101,7 +101,7 @@ class GatedDeltaNet(Attention):
         self.split, self.mixed = (qk, qk, v), 2 * qk + v
         self.qkvz = Linear(dim, self.mixed + (v if gate is not None else 0), bias=False)  # rows: q, k, v, gate
         self.ba = Linear(dim, (2 if config.decay else 1) * self.n_heads, bias=False)  # rows: strengths, decays
-        self.conv_weight = nn.Parameter(torch.zeros(self.mixed, config.conv_width))  # (q, k, v channels, W)
+        self.conv_weight = nn.Parameter(torch.zeros(self.mixed, 1, config.conv_width))  # (q, k, v channels, 1, W)
         self.A_log = nn.Parameter(torch.zeros(self.n_heads)) if config.decay else None
         self.dt_bias = nn.Parameter(torch.ones(self.n_heads)) if config.decay else None
         self.out = OutLinear(v, dim, bias=False)
@@ -115,7 +115,7 @@ class GatedDeltaNet(Attention):
         }
 
     def init_weights(self, std: float) -> None:
-        bound = self.conv_weight.shape[1] ** -0.5
+        bound = self.conv_weight.shape[-1] ** -0.5
         self.conv_weight.uniform_(-bound, bound)
         if self.A_log is not None:
             self.A_log.uniform_(0.01, 16.0).log_()
@@ -123,7 +123,7 @@ class GatedDeltaNet(Attention):
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         registers = {
             "state": (self.n_heads, self.head_dim, self.v_head_dim),
-            "tail": (self.conv_weight.shape[1] - 1, self.mixed),
+            "tail": (self.conv_weight.shape[-1] - 1, self.mixed),
         }
         wide = torch.promote_types(dtype, torch.float32)
         return LayerState(batch, length, dtype, device, registers=registers, register_dtype=wide)
@@ -131,7 +131,9 @@ class GatedDeltaNet(Attention):
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         projected = self.qkvz(x)
         tail = cache.read("tail") if cache is not None else None
-        mixed, tail = causal_conv(projected[..., : self.mixed], self.conv_weight, None, context.queries, tail)
+        mixed, tail = causal_conv(
+            projected[..., : self.mixed], self.conv_weight.squeeze(1), None, context.queries, tail
+        )
         q, k, v = self.activation(mixed).split_with_sizes(self.split, -1)
         q, k = (_unit(part.unflatten(-1, (self.n_qk_heads, -1))).transpose(1, 2) for part in (q, k))  # (B, G, T, Dh)
         v = v.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dv)

@@ -79,12 +79,13 @@ class Mamba(Attention):
         self.dt_norm, self.b_norm, self.c_norm = dt_norm, b_norm, c_norm
         self.split = [config.dt_rank, self.state_dim, self.state_dim]
         self.project = Linear(dim, (2 if gate is not None else 1) * self.width, bias=config.bias)  # rows: x, z
-        self.conv_weight = nn.Parameter(torch.zeros(self.width, config.conv_width))
+        self.conv_weight = nn.Parameter(torch.zeros(self.width, 1, config.conv_width))
         self.conv_bias = nn.Parameter(torch.zeros(self.width)) if config.conv_bias else None
         self.select = Linear(self.width, sum(self.split), bias=False)  # rows: the latent of Δ, B, C
         self.dt_weight = nn.Parameter(torch.zeros(self.width, config.dt_rank))
         self.dt_bias = nn.Parameter(torch.zeros(self.width))
-        self.A_log = nn.Parameter(torch.zeros(self.width, self.state_dim))
+        # Laid out flat: optimizers take what has two axes for a matrix, to be shrunk or orthogonalised.
+        self.A_log = nn.Parameter(torch.zeros(self.width * self.state_dim))
         self.D = nn.Parameter(torch.ones(self.width))
         self.out = OutLinear(self.width, dim, bias=config.bias)
 
@@ -98,28 +99,31 @@ class Mamba(Attention):
         return {"activation": config.activation.at(), "gate": gate, **norms}
 
     def init_weights(self, std: float) -> None:
-        bound = self.conv_weight.shape[1] ** -0.5
+        bound = self.conv_weight.shape[-1] ** -0.5
         self.conv_weight.uniform_(-bound, bound)
         bound = self.dt_weight.shape[1] ** -0.5
         self.dt_weight.uniform_(-bound, bound)
         low, high = (math.log(step) for step in DT_RANGE)
         step = self.dt_bias.uniform_(low, high).exp_()
         self.dt_bias.copy_(step + (-(-step).expm1()).log())  # the inverse of softplus
-        self.A_log.copy_(torch.arange(1, self.state_dim + 1, device=self.A_log.device).log().expand_as(self.A_log))
+        self.A_log.copy_(torch.arange(1, self.state_dim + 1, device=self.A_log.device).log().repeat(self.width))
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
-        registers = {"state": (self.width, self.state_dim), "tail": (self.conv_weight.shape[1] - 1, self.width)}
+        registers = {"state": (self.width, self.state_dim), "tail": (self.conv_weight.shape[-1] - 1, self.width)}
         wide = torch.promote_types(dtype, torch.float32)
         return LayerState(batch, length, dtype, device, registers=registers, register_dtype=wide)
 
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         projected = self.project(x)
         tail = cache.read("tail") if cache is not None else None
-        mixed, tail = causal_conv(projected[..., : self.width], self.conv_weight, self.conv_bias, context.queries, tail)
+        mixed, tail = causal_conv(
+            projected[..., : self.width], self.conv_weight.squeeze(1), self.conv_bias, context.queries, tail
+        )
         mixed = self.activation(mixed)  # (B, T, width)
         dt, b, c = self._select(mixed)
         wide = torch.promote_types(x.dtype, torch.float32)
-        decay = (dt.unsqueeze(-1) * -self.A_log.to(wide).exp()).exp()  # (B, T, width, N)
+        rates = self.A_log.to(wide).exp().view(self.width, -1)
+        decay = (dt.unsqueeze(-1) * -rates).exp()  # (B, T, width, N)
         added = (dt * mixed).unsqueeze(-1) * b.to(wide).unsqueeze(2)
         before = cache.read("state") if cache is not None else None
         h, state = diagonal_scan(decay, added, context.queries, before)

@@ -134,7 +134,7 @@ class Mamba2(Attention):
         self.mixed = (inner, shared, shared)
         self.split = [inner if gate is not None else 0, sum(self.mixed), self.n_heads]
         self.project = Linear(dim, sum(self.split), bias=config.bias)  # rows: z, x, B, C, Δ
-        self.conv_weight = nn.Parameter(torch.zeros(sum(self.mixed), config.conv_width))  # (x, B, C channels, W)
+        self.conv_weight = nn.Parameter(torch.zeros(sum(self.mixed), 1, config.conv_width))  # (x, B, C channels, 1, W)
         self.conv_bias = nn.Parameter(torch.zeros(sum(self.mixed))) if config.conv_bias else None
         self.A_log = nn.Parameter(torch.zeros(self.n_heads))
         self.dt_bias = nn.Parameter(torch.zeros(self.n_heads))
@@ -153,7 +153,7 @@ class Mamba2(Attention):
         }
 
     def init_weights(self, std: float) -> None:
-        bound = self.conv_weight.shape[1] ** -0.5
+        bound = self.conv_weight.shape[-1] ** -0.5
         self.conv_weight.uniform_(-bound, bound)
         self.A_log.uniform_(*A_RANGE).log_()
         low, high = (math.log(step) for step in DT_RANGE)
@@ -163,7 +163,7 @@ class Mamba2(Attention):
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         registers = {
             "state": (self.n_heads, self.state_dim, self.head_dim),
-            "tail": (self.conv_weight.shape[1] - 1, sum(self.mixed)),
+            "tail": (self.conv_weight.shape[-1] - 1, sum(self.mixed)),
         }
         wide = torch.promote_types(dtype, torch.float32)
         return LayerState(batch, length, dtype, device, registers=registers, register_dtype=wide)
@@ -171,7 +171,7 @@ class Mamba2(Attention):
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         z, mixed, dt = self.project(x).split_with_sizes(self.split, -1)
         tail = cache.read("tail") if cache is not None else None
-        mixed, tail = causal_conv(mixed, self.conv_weight, self.conv_bias, context.queries, tail)
+        mixed, tail = causal_conv(mixed, self.conv_weight.squeeze(1), self.conv_bias, context.queries, tail)
         v, b, c = self.activation(mixed).split_with_sizes(self.mixed, -1)
         v = v.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dh)
         b, c = (part.unflatten(-1, (self.n_groups, -1)).transpose(1, 2) for part in (b, c))  # (B, G, T, N)

@@ -57,7 +57,7 @@ def test_gated_deltanet_equals_qwen3_next(whole: Any, length: int) -> None:
     attention = gated_deltanet(SiLU(), RMSNorm(RMSNormConfig(eps=config.rms_norm_eps), V))
     assert attention.norm is not None
     own = {name: p for name, p in attention.state_dict().items() if name in ("A_log", "dt_bias", "norm.weight")}
-    state = {"conv1d.weight": attention.conv_weight.unsqueeze(1), "out_proj.weight": attention.out.weight}
+    state = {"conv1d.weight": attention.conv_weight, "out_proj.weight": attention.out.weight}
     reference.load_state_dict({**own, **state, **grouped(attention)})
     x = torch.randn(2, length, DIM)
     assert_close(whole(attention, x), reference(x), atol=1e-4, rtol=1e-4)
@@ -68,7 +68,7 @@ def test_gated_deltanet_equals_qwen3_next(whole: Any, length: int) -> None:
 def test_the_state_is_a_product_of_matrices(whole: Any, decay: bool, negative: bool) -> None:
     attention = gated_deltanet(decay=decay, negative_eigenvalues=negative, conv_width=1)
     x = torch.randn(1, 6, DIM)
-    mixed = F.silu(attention.qkvz(x[0]) * attention.conv_weight[:, 0])
+    mixed = F.silu(attention.qkvz(x[0]) * attention.conv_weight[:, 0, 0])
     q, k, v = mixed.tensor_split([QK_HEADS * WIDTH, 2 * QK_HEADS * WIDTH], -1)
     q, k = (part.unflatten(-1, (QK_HEADS, WIDTH)) for part in (q, k))
     q, k = (part / (part.square().sum(-1, keepdim=True) + 1e-6).sqrt() for part in (q, k))

@@ -35,7 +35,7 @@ def mamba(**options: Any) -> Mamba:
 
 def in_their_names(attention: Mamba) -> dict[str, Tensor]:
     renamed = {
-        "conv1d.weight": attention.conv_weight.unsqueeze(1),
+        "conv1d.weight": attention.conv_weight,
         "conv1d.bias": attention.conv_bias,
         "in_proj.weight": attention.project.weight,
         "in_proj.bias": attention.project.bias,
@@ -44,7 +44,7 @@ def in_their_names(attention: Mamba) -> dict[str, Tensor]:
         "dt_proj.bias": attention.dt_bias,
         "out_proj.weight": attention.out.weight,
         "out_proj.bias": attention.out.bias,
-        "A_log": attention.A_log,
+        "A_log": attention.A_log.view(-1, STATE),
         "D": attention.D,
     }
     return {name: tensor for name, tensor in renamed.items() if tensor is not None}
@@ -86,12 +86,14 @@ def test_with_norms_it_equals_jamba(whole: Any) -> None:
 
 def test_without_a_gate_the_recurrence_is_left(whole: Any) -> None:
     attention, x = mamba(gate=None, conv_width=1, conv_bias=False), torch.randn(1, 6, DIM)
-    mixed = F.silu(attention.project(x[0]) * attention.conv_weight[:, 0])
+    mixed = F.silu(attention.project(x[0]) * attention.conv_weight[:, 0, 0])
     latent, b, c = attention.select(mixed).split([RANK, STATE, STATE], -1)
     step = F.softplus(latent @ attention.dt_weight.T + attention.dt_bias)
     h, rows = torch.zeros(WIDTH, STATE), []
     for t in range(6):
-        h = torch.exp(-attention.A_log.exp() * step[t].unsqueeze(1)) * h + torch.outer(step[t] * mixed[t], b[t])
+        h = torch.exp(-attention.A_log.exp().view(WIDTH, STATE) * step[t].unsqueeze(1)) * h + torch.outer(
+            step[t] * mixed[t], b[t]
+        )
         rows.append(h @ c[t] + attention.D * mixed[t])
     assert_close(whole(attention, x)[0], attention.out(torch.stack(rows)), atol=1e-4, rtol=1e-4)
     assert attention.project.weight.shape[0] == WIDTH
@@ -101,7 +103,7 @@ def test_it_starts_with_paces_one_to_n_and_steps_between_a_thousandth_and_a_tent
     attention = mamba(width=500)
     with torch.no_grad():
         attention.init_weights(0.02)
-    assert_close(attention.A_log.exp(), torch.arange(1.0, STATE + 1).expand(500, -1))
+    assert_close(attention.A_log.exp(), torch.arange(1.0, STATE + 1).repeat(500))
     steps = F.softplus(attention.dt_bias.detach())
     assert ((steps > 0.9e-3) & (steps < 0.11)).all()
     assert 0.004 < float(steps.log().mean().exp()) < 0.025

@@ -54,7 +54,7 @@ def test_mamba2_equals_transformers(whole: Any, n_groups: int, bias: bool, lengt
     reference = modeling.Mamba2Mixer(config, 0).eval()
     attention = mamba2(n_groups=n_groups, bias=bias, conv_bias=bias, dt_min=0.3, dt_max=0.9)
     state: dict[str, Tensor] = {
-        "conv1d.weight": attention.conv_weight.unsqueeze(1),
+        "conv1d.weight": attention.conv_weight,
         "in_proj.weight": attention.project.weight,
         "out_proj.weight": attention.out.weight,
         "norm.weight": torch.cat([norm.weight for norm in attention.norms]),  # type: ignore[misc]
@@ -84,7 +84,7 @@ def test_mamba2_is_its_recurrence_then_norm_and_gate_in_the_order_asked_for(
     x = torch.randn(1, 6, DIM)
     z, mixed, dt = attention.project(x[0]).split([INNER if attention.gate else 0, INNER + 2 * STATE, HEADS], -1)
     assert attention.conv_bias is not None
-    v, b, c = F.silu(mixed * attention.conv_weight[:, 0] + attention.conv_bias).split([INNER, STATE, STATE], -1)
+    v, b, c = F.silu(mixed * attention.conv_weight[:, 0, 0] + attention.conv_bias).split([INNER, STATE, STATE], -1)
     dt = F.softplus(dt + attention.dt_bias)
     rows = []
     for h in range(HEADS):

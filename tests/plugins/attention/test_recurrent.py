@@ -126,6 +126,15 @@ def test_every_parameter_gets_a_finite_gradient(whole: Any, form: str) -> None:
         assert parameter.grad.any(), name
 
 
+@every_form
+def test_what_is_no_matrix_has_not_two_axes(form: str) -> None:
+    """By which optimizers tell them apart: a weight with two axes is read by a product, and nothing else has two."""
+    attention = made(form)
+    products = {id(module.weight) for module in attention.modules() if isinstance(module, nn.Linear)}
+    odd = {name for name, p in attention.named_parameters() if p.dim() == 2 and id(p) not in products}
+    assert odd <= {"dt_weight"}
+
+
 def spec(form: str, **changes: Any) -> dict[str, Any]:
     block = {"attention": FORMS[form], "ffn": "gated"}
     sizes = {"vocab_size": 13, "dim": DIM, "context_length": 70}
