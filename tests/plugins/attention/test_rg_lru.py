@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -66,6 +66,7 @@ def test_the_scan_is_the_recurrence_for_any_length(length: int, carried: bool) -
     assert_close(scan(decay, added, hidden), torch.stack(rows, 1))
 
 
+@settings(max_examples=40)
 @given(
     split=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     conv_width=st.integers(1, 4),

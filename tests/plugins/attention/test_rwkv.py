@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -70,6 +70,7 @@ def test_large_keys_neither_overflow_nor_vanish(size: float) -> None:
     assert_close(mean, shifted, atol=1e-3, rtol=1e-3)
 
 
+@settings(max_examples=40)
 @given(split=st.lists(st.integers(1, 4), min_size=1, max_size=5), documents=st.booleans(), data=st.data())
 def test_any_split_into_cached_calls_gives_one_full_call(
     whole: Any, in_calls: Any, split: list[int], documents: bool, data: st.DataObject

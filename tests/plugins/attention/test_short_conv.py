@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -49,6 +49,7 @@ def test_short_conv_equals_lfm2(whole: Any, width: int, bias: bool) -> None:
     assert_close(whole(mixer, x), theirs(x))
 
 
+@settings(max_examples=40)
 @given(
     split=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     width=st.integers(1, 5),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_specs import REGISTRY, build_moved, tokens
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ def test_channel_mix_equals_transformers() -> None:
     assert_close(ffn(x, Context(ids, Span.run(0, 5, torch.device("cpu")))), theirs(x)[0])
 
 
+@settings(max_examples=40)
 @given(
     split=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     attention=st.sampled_from(["rwkv", {"name": "gqa", "n_heads": 2}, None]),
