@@ -504,7 +504,7 @@ def generate(
 
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     loaded = load(model, dtype=dtype, device=device, backend=component_choice(backend, "--backend"))
-    options = {
+    options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "sampler": parse_chain(chain, loaded.registry) if chain else None,
         "decoding": None if decoding is None else parse_strategy(decoding, loaded.registry),
