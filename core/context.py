@@ -52,14 +52,13 @@ class Span:
         """`make()`, worked out the first time `key` is asked for of this span and `other`."""
         # A span that held itself would outlive its pass, until the garbage collector came by.
         whom = None if other is self else other
-        known = self._once.setdefault(key, [])
+        known: list[tuple[Span | None, Made]] = self._once.setdefault(key, [])
         for asked_with, made in known:  # by identity: a compiled layer cannot hash a span
             if asked_with is whom:
-                found: Made = made
-                return found
-        known.append((whom, make()))
-        last: Made = known[-1][1]
-        return last
+                return made
+        made = make()
+        known.append((whom, made))
+        return made
 
     @staticmethod
     def run(start: int, length: int, device: torch.device) -> Span:

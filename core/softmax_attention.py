@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -38,7 +37,7 @@ def _visible(mask: Mask, queries: Span, keys: Span) -> Tensor:
 class Scores:
     """What a bias may be made of besides positions; handed to the function that `Position.bias` returns.
 
-    `scale` multiplies q·kᵀ. What else is here is worked out when it is first asked for.
+    `scale` multiplies q·kᵀ. What else is here is worked out when it is asked for.
     """
 
     def __init__(self, q: Tensor, k: Tensor, scale: float, mask: Mask, queries: Span, keys: Span) -> None:
@@ -53,7 +52,7 @@ class Scores:
             self.found = _scores(self._q, self._k, self.scale)
         return self.found
 
-    @cached_property
+    @property
     def allowed(self) -> Tensor:
         """bool (1 or B, 1, T, S), True where the query sees the key"""
         return visible(self._mask, self._queries, self._keys).unsqueeze(1)

@@ -43,7 +43,7 @@ class CoPE(Position):
             by_position = q.to(gates.dtype) @ self.table.weight.to(gates.dtype).mT  # (B, H, T, n_positions)
             lower = by_position.gather(-1, below.long())
             upper = by_position.gather(-1, positions.ceil().long())
-            return torch.lerp(lower, upper, share)
+            return lower + (upper - lower) * share
 
         return biases
 

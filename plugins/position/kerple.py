@@ -6,6 +6,7 @@ can be read; a and b are positive, p lies between 0 and 2.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -31,24 +32,19 @@ class KERPLE(Position):
     def __init__(self, config: KERPLEConfig, n_heads: int) -> None:
         super().__init__()
         self.logarithmic = config.variant == "log"
+        self.most = math.inf if self.logarithmic else 2.0  # that b or p may be
         self.a = nn.Parameter(torch.rand(n_heads).clamp(min=LEAST))
-        bend = nn.Parameter((2 * torch.rand(n_heads)).clamp(min=LEAST))
-        if self.logarithmic:
-            self.b = bend
-        else:
-            self.p = bend
+        self.bend = nn.Parameter((2 * torch.rand(n_heads)).clamp(min=LEAST))  # b or p
 
     @classmethod
     def shared(cls, config: KERPLEConfig) -> bool:
         return config.shared
 
     def after_step(self) -> None:
+        # A parameter left outside its range would get no gradient to come back by.
         with torch.no_grad():
             self.a.clamp_(min=LEAST)
-            if self.logarithmic:
-                self.b.clamp_(min=LEAST)
-            else:
-                self.p.clamp_(LEAST, 2)
+            self.bend.clamp_(LEAST, self.most)
 
     def bias(self, q: Tensor, queries: Span, keys: Span) -> Tensor:
         return queries.once_with(keys, self, lambda: self._penalties(queries, keys))
@@ -56,10 +52,9 @@ class KERPLE(Position):
     def _penalties(self, queries: Span, keys: Span) -> Tensor:
         wide = torch.promote_types(self.a.dtype, torch.float32)
         distance = (queries.positions.unsqueeze(-1) - keys.positions.unsqueeze(-2)).abs().unsqueeze(1).to(wide)
-        a = self.a.to(wide).view(-1, 1, 1)  # (H, 1, 1)
-        if self.logarithmic:
-            return -a * torch.log1p(self.b.to(wide).view(-1, 1, 1) * distance)  # (1 or B, H, T, S)
-        return -a * distance ** self.p.to(wide).view(-1, 1, 1)
+        a = self.a.to(wide).clamp(min=LEAST).view(-1, 1, 1)  # (H, 1, 1)
+        bend = self.bend.to(wide).clamp(LEAST, self.most).view(-1, 1, 1)
+        return -a * (torch.log1p(bend * distance) if self.logarithmic else distance**bend)  # (1 or B, H, T, S)
 
 
 @hookimpl

@@ -56,7 +56,8 @@ class T5(Position):
 
     def __init__(self, config: T5Config, n_heads: int) -> None:
         super().__init__()
-        self.config = config
+        self.n_one_way, self.n_exact = config.n_one_way, config.n_exact
+        self.max_distance, self.bidirectional = config.max_distance, config.bidirectional
         self.table = Embedding(config.n_buckets, n_heads)
 
     @classmethod
@@ -67,19 +68,17 @@ class T5(Position):
         return queries.once_with(keys, self, lambda: self._penalties(queries, keys))
 
     def _penalties(self, queries: Span, keys: Span) -> Tensor:
-        buckets = queries.once_with(keys, (T5, self.config), lambda: self.buckets(queries, keys))
-        return F.embedding(buckets, self.table.weight).permute(0, 3, 1, 2)  # (1 or B, H, T, S)
+        return F.embedding(self.buckets(queries, keys), self.table.weight).permute(0, 3, 1, 2)  # (1 or B, H, T, S)
 
     def buckets(self, queries: Span, keys: Span) -> Tensor:
         """The bucket of each pair, (1 or B, T, S) int64"""
-        n_one_way, n_exact = self.config.n_one_way, self.config.n_exact
         back = queries.positions.unsqueeze(-1) - keys.positions.unsqueeze(-2)
-        later = (back < 0) * n_one_way if self.config.bidirectional else 0
-        distance = back.abs() if self.config.bidirectional else back.clamp(min=0)
-        octave = math.log(self.config.max_distance / n_exact)
-        widening = torch.log(distance.clamp(min=n_exact).float() / n_exact) / octave * (n_one_way - n_exact)
-        coarse = (n_exact + widening.long()).clamp(max=n_one_way - 1)
-        return torch.where(distance < n_exact, distance, coarse) + later
+        later = (back < 0) * self.n_one_way if self.bidirectional else 0
+        distance = back.abs() if self.bidirectional else back.clamp(min=0)
+        octaves = torch.log(distance.clamp(min=self.n_exact).float() / self.n_exact)
+        widening = octaves / math.log(self.max_distance / self.n_exact) * (self.n_one_way - self.n_exact)
+        coarse = (self.n_exact + widening.long()).clamp(max=self.n_one_way - 1)
+        return torch.where(distance < self.n_exact, distance, coarse) + later
 
 
 @hookimpl

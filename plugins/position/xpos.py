@@ -44,7 +44,7 @@ class XPos(Rotary):
                 f"xpos fades too fast for {queries.length} tokens in one call; {longest} are the most",
                 hint="give it a larger scale_base, or read the text in shorter cached calls",
             )
-        fade, grow = queries.once_with(keys, (self, most), lambda: self._factors(queries, keys, most))
+        fade, grow = queries.once_with(keys, self, lambda: self._factors(queries, keys, most))
         return self._scale(q, fade), self._scale(k, grow)
 
     def _factors(self, queries: Span, keys: Span, most: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from lamina.core import Span
 from lamina.plugins.position.kerple import KERPLE, LEAST, KERPLEConfig
@@ -23,10 +24,10 @@ def test_the_penalty_follows_its_formula(variant: Variant) -> None:
     for b, h, t, s in [(b, h, t, s) for b in range(2) for h in range(3) for t in range(2) for s in range(3)]:
         distance, a = abs(int(queries.positions[b, t] - keys.positions[b, s])), position.a[h].item()
         if variant == "log":
-            expected = -a * math.log(1 + position.b[h].item() * distance)
+            expected = -a * math.log(1 + position.bend[h].item() * distance)
         else:
-            expected = -a * distance ** position.p[h].item()
-        assert bias[b, h, t, s].item() == pytest.approx(expected, abs=1e-6)
+            expected = -a * distance ** position.bend[h].item()
+        assert bias[b, h, t, s].item() == pytest.approx(expected, abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["log", "power"])
@@ -46,9 +47,11 @@ def test_parameters_stay_where_the_kernel_is_one(variant: Variant) -> None:
         with torch.no_grad():
             for parameter in position.parameters():
                 parameter.fill_(value)
+        span = Span.run(0, 4, torch.device("cpu"))
+        outside = position.bias(torch.zeros(1), span, span)
         position.after_step()
-        bend = position.b if variant == "log" else position.p
-        assert bend.tolist() == pytest.approx([expected] * 2)
+        assert_close(position.bias(torch.zeros(1), Span.run(0, 4, torch.device("cpu")), span), outside)
+        assert position.bend.tolist() == pytest.approx([expected] * 2)
         assert position.a.tolist() == pytest.approx([max(value, LEAST)] * 2)
 
 
