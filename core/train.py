@@ -470,6 +470,10 @@ def means_of_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
 def _number(value: Any) -> Any:
     """Plain JSON, which has no NaN and no infinity: null stands for both."""
     value = value.item() if isinstance(value, Tensor) else value
+    if isinstance(value, Mapping):
+        return {key: _number(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_number(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

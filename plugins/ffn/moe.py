@@ -210,8 +210,8 @@ class MoE(FFN):
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, Any]:
         """Of the choices counted: the share of each expert, by how much the largest exceeds an even share, the router's
-        entropy as a share of the highest possible; where choices may be dropped, the share dropped, the share of weight
-        dropped with them, and the share of tokens left without any expert."""
+        entropy as a share of the highest possible; where choices may be dropped, the share dropped, and what is lost by
+        it: the share of all weight, and of the tokens those left without any expert."""
         load = sums["load"].double()
         share = load / load.sum()
         told: dict[str, Any] = {
@@ -220,9 +220,9 @@ class MoE(FFN):
             "entropy": sums["entropy"].item() / sums["tokens"].item() / max(1e-9, math.log(len(load))),
         }
         if "dropped" in sums:
+            weight, unserved = sums["dropped_weight"] / sums["weight"].clamp(min=1e-20), sums["unserved"]
             told["dropped"] = sums["dropped"].item() / load.sum().item()
-            told["dropped_weight"] = sums["dropped_weight"].item() / max(1e-20, sums["weight"].item())
-            told["unserved"] = sums["unserved"].item() / sums["tokens"].item()
+            told["lost"] = {"weight": weight.item(), "tokens": unserved.item() / sums["tokens"].item()}
         return told
 
     def active_parameters(self) -> int:

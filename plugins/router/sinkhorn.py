@@ -9,7 +9,6 @@ batch, later ones too; in evaluation and generation on the token alone.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -51,12 +50,12 @@ class Sinkhorn(Router):
         return Routing(logits, scores, weights, indices)
 
     def _log_plan(self, logits: Tensor) -> Tensor:
-        """(N, E) -> (N, E): logarithms, because exp(W·x) may overflow."""
-        share = math.log(logits.shape[0] / logits.shape[1]) if logits.shape[0] else 0.0
+        """(N, E) -> (N, E): logarithms, because exp(W·x) may overflow. A column's sum is N / E up to a factor that all
+        have in common and the next scaling of rows takes away."""
         plan = logits
         for _ in range(self.config.iterations):
             plan = plan - plan.logsumexp(1, keepdim=True)
-            plan = plan - plan.logsumexp(0, keepdim=True) + share
+            plan = plan - plan.logsumexp(0, keepdim=True)
         return torch.log_softmax(plan, 1)
 
 

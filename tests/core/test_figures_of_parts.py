@@ -123,3 +123,9 @@ def test_any_part_may_count_and_is_heard_once() -> None:
     holder = torch.nn.ModuleDict({"a": part})
     assert take_figures(holder) == {"a": {"positive": 2, "squares": 14.0}}  # type: ignore[arg-type]
     assert take_figures(holder) == {}  # type: ignore[arg-type]
+
+
+def test_a_figure_that_is_no_number_is_null_in_the_log(tmp_path: Path) -> None:
+    with open(tmp_path / "metrics.jsonl", "w") as file:
+        Trainer._log(file, {"step": 1, "parts": {"a": {"x": float("nan"), "y": [1.0, float("inf")]}}})
+    assert lines(tmp_path) == [{"step": 1, "parts": {"a": {"x": None, "y": [1.0, None]}}}]

@@ -402,8 +402,8 @@ def test_in_training_choices_beyond_the_capacity_add_nothing_and_are_told(
     told = moe.figures(moe.counted)
     weights = moe.router(x.reshape(-1, D), make_context()).weights
     assert told["dropped"] == pytest.approx(1 - served.float().mean().item(), abs=1e-6)
-    assert told["dropped_weight"] == pytest.approx((weights * ~served).sum().item() / weights.sum().item(), abs=1e-6)
-    assert told["unserved"] == pytest.approx((~served.any(1)).float().mean().item(), abs=1e-6)
+    assert told["lost"]["weight"] == pytest.approx((weights * ~served).sum().item() / weights.sum().item(), abs=1e-6)
+    assert told["lost"]["tokens"] == pytest.approx((~served.any(1)).float().mean().item(), abs=1e-6)
     assert_close(moe.eval()(x, make_context()), plain(moe, x))  # outside training nothing is dropped
 
 
