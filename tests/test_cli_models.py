@@ -85,6 +85,32 @@ def test_a_prompt_is_read_from_stdin(place: Path) -> None:
     )
 
 
+def test_a_trace_goes_to_stderr_or_into_the_json(place: Path) -> None:
+    flags = ("--max-new-tokens", "5", "--sampler", "top_k=9,top_p=0.8")
+    plain = call("generate", place / "run", "to be", *flags)
+    traced = call("generate", place / "run", "to be", *flags, "--trace")
+    assert traced.stdout == plain.stdout
+    assert plain.stderr == ""
+    assert "top_k" in traced.stderr
+    assert " / 9" in traced.stderr
+    told = json.loads(call("generate", place / "run", "to be", *flags, "--trace", "--json").stdout)
+    assert [[stage["stage"] for stage in entry["stages"]] for entry in told["trace"]] == [["top_k", "top_p"]] * 5
+    assert [entry["token_id"] for entry in told["trace"]] == told["token_ids"]
+    assert call("generate", place / "run", "to", "be", *flags, "--trace").stderr.count("top_p") == 2
+
+
+def test_how_drafted_tokens_fared_is_told(place: Path) -> None:
+    flags = ("--max-new-tokens", "9", "--sampler", "greedy")
+    plain = call("generate", place / "run", "to be", *flags)
+    for decoding in ("prompt_lookup", f"{{name: speculative, draft: '{place / 'run'}'}}"):
+        told = call("generate", place / "run", "to be", *flags, "--decoding", decoding)
+        assert told.stdout == plain.stdout
+        assert "acceptance rate" in told.stderr
+        data = json.loads(call("generate", place / "run", "to be", *flags, "--decoding", decoding, "--json").stdout)
+        assert data["statistics"]["decoder_calls"] >= 2
+    assert data["statistics"]["acceptance_rate"] == 1
+
+
 def test_resume_of_a_finished_run_changes_nothing(place: Path) -> None:
     before = (place / "run" / "metrics.jsonl").read_text()
     assert call("resume", place / "run").exit_code == 0
@@ -119,6 +145,16 @@ def test_every_mistake_is_one_message_with_exit_code_two(place: Path, tmp_path: 
         (("generate", run, "x", "--sampler", "top_p=2"), "at most 1"),
         (("generate", run, "x", "--max-new-tokens", "0"), "max_new_tokens"),
         (("generate", run, "x", "--decoding", "beem"), "did you mean 'beam'?"),
+        (("generate", run, "x", "--decoding", ""), "names no strategy"),
+        (("generate", run, "x", "--sampler", ","), "names no stage"),
+        (("generate", run, "x", "--seed", "-1"), "seed must be a whole number from 0, not -1"),
+        (
+            ("generate", run, "x", "--decoding", f"{{name: speculative, draft: '{tmp_path / 'none'}'}}"),
+            "no such directory",
+        ),
+        (("generate", "demo", "x"), "train it first: lamina train demo"),
+        (("generate", spec, "x"), "train it first: lamina train"),
+        (("resume", run / "checkpoints" / "step-00000004"), f"lamina resume {run}"),
     ]
     for arguments, message in cases:
         result = call(*map(str, arguments))

@@ -52,3 +52,19 @@ def test_a_row_without_text_still_ends_and_says_why() -> None:
     row = Continuation(3, "length", frozenset({9}), [], None)
     row.push(9)
     assert (row.token_ids, row.reason) == ([9], "stop_token")
+
+
+def test_a_row_ended_from_outside_shows_what_it_held_back() -> None:
+    class Plain:
+        def push(self, token: int) -> str:
+            return "abc"[token]
+
+        def finish(self) -> str:
+            return "."
+
+    row = Continuation(9, "length", frozenset(), ["cd"], Plain())  # type: ignore[arg-type]
+    assert [row.push(token) for token in (0, 1, 2)] == ["a", "b", ""]
+    assert row.end("complete") == "c."
+    assert (row.text, row.reason) == ("abc.", "complete")
+    assert row.end("again") == row.push(0) == ""
+    assert row.reason == "complete"
