@@ -27,7 +27,7 @@ def _logits(rows: list[int], step: int = 0, scale: float = 3.0) -> Tensor:
 
 def _history(rows: list[int], n: int, generated: int = 0, padding: int = 0) -> History:
     """n tokens of each row, the last so many generated, after some padding."""
-    ids = torch.stack([tokens(1, 16, seed=row)[0, :n] for row in rows])
+    ids = torch.stack([tokens(1, 16, seed=row)[0, :n] for row in rows]) % (VOCAB - 1)  # no text has ended
     ids = torch.cat([ids.new_zeros(len(rows), padding), ids], 1)
     return History(ids, torch.full((len(rows),), n), generated)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -37,6 +38,16 @@ class TextCorpus(Corpus):
 
     Config = TextConfig
     paper = "the user's own text"
+
+    @classmethod
+    def examples(cls, directory: Path) -> Iterator[dict[str, Any]]:
+        (directory / "two.txt").write_text("One document.\n---\nAnother: é, 漢字.\n", encoding="utf-8")
+        lines = (json.dumps({"text": text, "body": text[::-1]}) for text in ("A line.", "Another line."))
+        (directory / "lines.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        yield {"path": "two.txt"}
+        yield {"path": "two.txt", "separator": "---"}
+        yield {"path": "lines.jsonl", "field": "body"}
+        yield {"path": "."}
 
     def documents(self) -> Iterator[str]:
         empty = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -57,6 +58,10 @@ class Constraint(Sampler):
 
     Config = ConstraintConfig
     paper = "llguidance; Koo et al. 2024, arXiv:2407.08103"
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"regex": "[a-z .]*"}, {"grammar": "start: /[a-z .]*/"}]
 
     def __init__(self, config: ConstraintConfig, tokenizer: Tokenizer | None, stop_ids: Collection[int]) -> None:
         if tokenizer is None:

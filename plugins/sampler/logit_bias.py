@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -29,6 +30,11 @@ class LogitBias(Sampler):
     """Make the tokens named more or less likely at every step."""
 
     Config = LogitBiasConfig
+
+    @classmethod
+    def examples(cls, directory: Path) -> list[dict[str, Any]]:
+        return [{"bias": {"3": 1.5, "7": -100.0}}]
+
     paper = "OpenAI API reference, logit_bias"
 
     def __init__(self, config: LogitBiasConfig, vocab_size: int) -> None:
