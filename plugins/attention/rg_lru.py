@@ -30,6 +30,7 @@ from lamina.core import (
     Register,
     Span,
     causal_conv,
+    diagonal_scan,
     hookimpl,
     slot,
 )
@@ -68,16 +69,16 @@ class RGLRU(Attention):
         width, block = config.width, config.width // config.n_heads
         self.gate_in = Linear(dim, 2 * width, bias=config.bias)  # rows: the branch that gates, the one that recurs
         self.activation = activation
-        self.conv_weight = nn.Parameter(torch.empty(width, config.conv_width))
+        self.conv_weight = nn.Parameter(torch.empty(width, 1, config.conv_width))
         self.conv_bias = nn.Parameter(torch.zeros(width))
         # [0] gates the input (i), [1] the recurrence (r); block-diagonal, (2, n_heads, in, out).
         self.gate_weight = nn.Parameter(torch.empty(2, config.n_heads, block, block))
-        self.gate_bias = nn.Parameter(torch.zeros(2, config.n_heads, block))
+        self.gate_bias = nn.Parameter(torch.zeros(2 * width))
         self.decay = nn.Parameter(torch.empty(width))  # Λ
         self.out = OutLinear(width, dim, bias=config.bias)
 
     def init_weights(self, std: float) -> None:
-        nn.init.normal_(self.conv_weight, std=1 / math.sqrt(self.conv_weight.shape[1]))
+        nn.init.normal_(self.conv_weight, std=1 / math.sqrt(self.conv_weight.shape[-1]))
         nn.init.normal_(self.gate_weight, std=1 / math.sqrt(self.gate_weight.shape[2]))
         # The decay of an open gate, exp(-8 · softplus(Λ)), lies between 0.9 and 0.999.
         with torch.no_grad():
@@ -85,7 +86,7 @@ class RGLRU(Attention):
             self.decay.copy_(torch.log(torch.expm1(-torch.log(kept) / SHARPNESS)))
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
-        width, conv_width = self.conv_weight.shape
+        width, _, conv_width = self.conv_weight.shape
         return LayerState(
             batch,
             length,
@@ -99,45 +100,28 @@ class RGLRU(Attention):
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         gate, recurring = self.gate_in(x).chunk(2, -1)  # (B, T, width) each
         tail = cache.read("tail") if cache is not None else None
-        recurring, tail = causal_conv(recurring, self.conv_weight, self.conv_bias, context.queries, tail)
+        recurring, tail = causal_conv(recurring, self.conv_weight.squeeze(1), self.conv_bias, context.queries, tail)
         hidden = cache.read("hidden") if cache is not None else None
-        mixed = self.recur(recurring, context.queries, hidden)  # (B, T, width), float32 or wider
+        mixed, hidden = self.recur(recurring, context.queries, hidden)  # (B, T, width), float32 or wider
         if cache is not None:
             cache.write("tail", tail)
-            cache.write("hidden", mixed[:, -1])
+            cache.write("hidden", hidden)
         out: Tensor = self.out(self.activation(gate) * mixed.to(x.dtype))
         return out
 
-    def recur(self, x: Tensor, queries: Span, hidden: Tensor | None) -> Tensor:
-        """RG-LRU of x (B, T, width), going on from `hidden` (B, width)."""
+    def recur(self, x: Tensor, queries: Span, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """RG-LRU of x (B, T, width), going on from `hidden` (B, width), and the last of it."""
         wide = torch.promote_types(x.dtype, torch.float32)
         heads = x.unflatten(-1, self.gate_weight.shape[1:3])  # (B, T, n_heads, block)
-        gates = torch.einsum("bthi,ghio->gbtho", heads, self.gate_weight.to(x.dtype))
-        gates = gates + self.gate_bias.to(x.dtype).unsqueeze(1).unsqueeze(1)
-        opened, kept = torch.sigmoid(gates.to(wide)).flatten(-2)  # (B, T, width) each
+        gates = torch.einsum("bthi,ghio->btgho", heads, self.gate_weight.to(x.dtype)).flatten(2)
+        gates = torch.sigmoid((gates + self.gate_bias.to(x.dtype)).to(wide))
+        opened, kept = gates.chunk(2, -1)  # (B, T, width) each
         log_decay = -SHARPNESS * F.softplus(self.decay.to(wide)) * kept
         # 1 - a² loses its digits where a is close to 1. The least value keeps the root's slope finite.
         share = torch.sqrt(-torch.expm1(2 * log_decay).clamp(max=-1e-12))
         first = (queries.positions == 0).unsqueeze(-1)  # (1 or B, T, 1)
         added = x.to(wide) * opened * torch.where(first, 1.0, share)
-        return scan(log_decay.exp().masked_fill(first, 0.0), added, hidden)
-
-
-def scan(decay: Tensor, added: Tensor, hidden: Tensor | None) -> Tensor:
-    """h_t = decay_t · h_{t-1} + added_t for all t, (B, T, C), from h_{-1} = `hidden` (B, C) or zero.
-
-    In log2(T) passes over the sequence: after each, an entry has what twice as many tokens added.
-    """
-    if hidden is not None:
-        first = torch.addcmul(added[:, :1], decay[:, :1], hidden.to(added.dtype).unsqueeze(1))
-        added = torch.cat([first, added[:, 1:]], 1)
-    length, reach = added.shape[1], 1
-    while reach < length:
-        before = F.pad(added, (0, 0, reach, 0))[:, :length]
-        added = torch.addcmul(added, decay, before)
-        decay = decay * F.pad(decay, (0, 0, reach, 0))[:, :length]
-        reach *= 2
-    return added
+        return diagonal_scan(log_decay.exp(), added, queries, hidden)
 
 
 @hookimpl

@@ -49,7 +49,7 @@ class RWKV(Attention):
         super().__init__()
         assert config.width, "set by derive"
         self.layer, self.n_layers = layer, n_layers
-        self.mix = nn.Parameter(torch.empty(3, dim))  # μ of receptance, key, value
+        self.receptance_mix, self.key_mix, self.value_mix = (nn.Parameter(torch.empty(dim)) for _ in range(3))  # μ
         self.receptance = Linear(dim, config.width, bias=False)
         self.key = Linear(dim, config.width, bias=False)
         self.value = Linear(dim, config.width, bias=False)
@@ -61,13 +61,14 @@ class RWKV(Attention):
         """Deeper layers look further back, and later channels further than earlier ones (the paper's appendix)."""
         width, device = self.decay.shape[0], self.decay.device
         depth = self.layer / max(1, self.n_layers - 1)  # 0 … 1
-        channel = torch.arange(self.mix.shape[1], device=device, dtype=torch.float32) / self.mix.shape[1]
+        dim = self.key_mix.shape[0]
+        channel = torch.arange(dim, device=device, dtype=torch.float32) / dim
         shallow = 1 - self.layer / self.n_layers
         place = torch.arange(width, device=device, dtype=torch.float32) / max(1, width - 1)
         with torch.no_grad():
-            self.mix[0] = channel ** (0.5 * shallow)
-            self.mix[1] = channel**shallow
-            self.mix[2] = channel**shallow + 0.3 * depth
+            self.receptance_mix.copy_(channel ** (0.5 * shallow))
+            self.key_mix.copy_(channel**shallow)
+            self.value_mix.copy_(channel**shallow + 0.3 * depth)
             self.decay.copy_(-5 + 8 * place ** (0.7 + 1.3 * depth))
             self.bonus.copy_(torch.log(torch.tensor(0.3)) + 0.5 * ((torch.arange(width, device=device) + 1) % 3 - 1))
 
@@ -78,14 +79,15 @@ class RWKV(Attention):
             length,
             dtype,
             device,
-            registers={"last": (self.mix.shape[1],), "sum": width, "weight": width, "log_scale": width},
+            registers={"last": tuple(self.key_mix.shape), "sum": width, "weight": width, "log_scale": width},
             # Sums over the whole past would drown in bfloat16's rounding.
             register_dtype=torch.promote_types(dtype, torch.float32),
         )
 
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         before = token_shift(x, context.queries, cache.read("last") if cache is not None else None)
-        r, k, v = (torch.lerp(before, x, mu) for mu in self.mix.to(x.dtype))  # (B, T, D) each
+        mixes = (self.receptance_mix, self.key_mix, self.value_mix)
+        r, k, v = (torch.lerp(before, x, mu.to(x.dtype)) for mu in mixes)  # (B, T, D) each
         r, k, v = torch.sigmoid(self.receptance(r)), self.key(k), self.value(v)  # (B, T, width) each
         past = (cache.read("sum"), cache.read("weight"), cache.read("log_scale")) if cache is not None else None
         wide = torch.promote_types(x.dtype, torch.float32)

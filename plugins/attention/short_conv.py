@@ -38,21 +38,21 @@ class ShortConv(Attention):
     def __init__(self, config: ShortConvConfig, dim: int) -> None:
         super().__init__()
         self.gates_in = Linear(dim, 3 * dim, bias=config.bias)  # rows: b, c, x
-        self.conv_weight = nn.Parameter(torch.empty(dim, config.width))
+        self.conv_weight = nn.Parameter(torch.empty(dim, 1, config.width))
         self.conv_bias = nn.Parameter(torch.zeros(dim)) if config.bias else None
         self.out = OutLinear(dim, dim, bias=config.bias)
 
     def init_weights(self, std: float) -> None:
-        nn.init.normal_(self.conv_weight, std=1 / math.sqrt(self.conv_weight.shape[1]))
+        nn.init.normal_(self.conv_weight, std=1 / math.sqrt(self.conv_weight.shape[-1]))
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
-        dim, width = self.conv_weight.shape
+        dim, _, width = self.conv_weight.shape
         return LayerState(batch, length, dtype, device, registers={"tail": (width - 1, dim)})
 
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         before, after, read = self.gates_in(x).chunk(3, -1)  # (B, T, D) each
         tail = cache.read("tail") if cache is not None else None
-        mixed, tail = causal_conv(before * read, self.conv_weight, self.conv_bias, context.queries, tail)
+        mixed, tail = causal_conv(before * read, self.conv_weight.squeeze(1), self.conv_bias, context.queries, tail)
         if cache is not None:
             cache.write("tail", tail)
         out: Tensor = self.out(after * mixed)

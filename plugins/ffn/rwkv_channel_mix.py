@@ -42,27 +42,28 @@ class RWKVChannelMix(FFN):
         super().__init__()
         assert config.hidden_dim is not None  # derived
         self.layer, self.n_layers = layer, n_layers
-        self.mix = nn.Parameter(torch.empty(2, dim))  # μ of receptance, key
+        self.receptance_mix, self.key_mix = (nn.Parameter(torch.empty(dim)) for _ in range(2))  # μ
         self.receptance = Linear(dim, dim, bias=False)
         self.up = Linear(dim, config.hidden_dim, bias=False)
         self.down = OutLinear(config.hidden_dim, dim, bias=False)
 
     def init_weights(self, std: float) -> None:
-        dim = self.mix.shape[1]
-        channel = torch.arange(dim, device=self.mix.device, dtype=torch.float32) / dim
+        dim = self.key_mix.shape[0]
+        channel = torch.arange(dim, device=self.key_mix.device, dtype=torch.float32) / dim
         with torch.no_grad():
-            self.mix.copy_((channel ** (1 - self.layer / self.n_layers)).expand(2, -1))
+            for mix in (self.receptance_mix, self.key_mix):
+                mix.copy_(channel ** (1 - self.layer / self.n_layers))
 
     @classmethod
     def provides(cls, config: RWKVChannelMixConfig) -> frozenset[str]:
         return frozenset()  # not tokenwise
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
-        return LayerState(batch, length, dtype, device, registers={"last": (self.mix.shape[1],)})
+        return LayerState(batch, length, dtype, device, registers={"last": tuple(self.key_mix.shape)})
 
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         before = token_shift(x, context.queries, cache.read("last") if cache is not None else None)
-        r, k = (torch.lerp(before, x, mu) for mu in self.mix.to(x.dtype))  # (B, T, D) each
+        r, k = (torch.lerp(before, x, mu.to(x.dtype)) for mu in (self.receptance_mix, self.key_mix))  # (B, T, D) each
         if cache is not None:
             cache.write("last", x[:, -1])
         out: Tensor = torch.sigmoid(self.receptance(r)) * self.down(F.relu(self.up(k)).square())

@@ -51,12 +51,12 @@ class HyperConnections(Residual):
         n = self.n_streams = config.n_streams
         self.dynamic, self.bounded = config.dynamic, config.bounded
         read = torch.arange(n).eq(layer % n).to(torch.get_default_dtype()).unsqueeze(1)
-        self.alpha = nn.Parameter(torch.cat([read, torch.eye(n)], 1))  # (n, 1 + n): A_m, A_r
+        # A_m and A_r, (n, 1 + n), laid out flat: no matrix for an optimizer to shrink or orthogonalise.
+        self.alpha = nn.Parameter(torch.cat([read, torch.eye(n)], 1).flatten())
         self.beta = nn.Parameter(torch.ones(n))  # B
         self.norm = norm
         if config.dynamic:
-            self.alpha_weight = nn.Parameter(torch.zeros(dim, 1 + n))
-            self.beta_weight = nn.Parameter(torch.zeros(dim))
+            self.weight = nn.Parameter(torch.zeros(dim, n + 2))  # columns: A_m, A_r, B
             self.alpha_scale = nn.Parameter(torch.tensor(0.01))
             self.beta_scale = nn.Parameter(torch.tensor(0.01))
 
@@ -85,14 +85,15 @@ class HyperConnections(Residual):
     def mixtures(self, stream: Tensor) -> tuple[Tensor, Tensor]:
         """(A_m, A_r) as (n, 1 + n) and B as (n,), for each token when they are dynamic."""
         dtype = stream.dtype
-        alpha, beta = self.alpha.to(dtype), self.beta.to(dtype)
+        alpha, beta = self.alpha.to(dtype).view(self.n_streams, -1), self.beta.to(dtype)
         if not self.dynamic:
             return alpha, beta
         read = F.layer_norm(stream, stream.shape[-1:]) if self.norm is None else self.norm(stream)
-        alpha_of, beta_of = read @ self.alpha_weight.to(dtype), read @ self.beta_weight.to(dtype)
+        found = read @ self.weight.to(dtype)  # (B, T, n, n + 2)
         if self.bounded:
-            alpha_of, beta_of = torch.tanh(alpha_of), torch.tanh(beta_of)
-        return alpha + self.alpha_scale.to(dtype) * alpha_of, beta + self.beta_scale.to(dtype) * beta_of
+            found = torch.tanh(found)
+        alpha = alpha + self.alpha_scale.to(dtype) * found[..., :-1]
+        return alpha, beta + self.beta_scale.to(dtype) * found[..., -1]
 
 
 @hookimpl

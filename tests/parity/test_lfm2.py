@@ -48,7 +48,7 @@ def convert(theirs: Weights) -> Weights:
         else:
             ours |= {
                 f"{to}.attention.gates_in.weight": theirs[f"{at}.conv.in_proj.weight"],
-                f"{to}.attention.conv_weight": theirs[f"{at}.conv.conv.weight"].squeeze(1),
+                f"{to}.attention.conv_weight": theirs[f"{at}.conv.conv.weight"],
                 f"{to}.attention.out.weight": theirs[f"{at}.conv.out_proj.weight"],
             }
     return ours

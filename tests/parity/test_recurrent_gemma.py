@@ -43,16 +43,14 @@ def convert(theirs: Weights) -> Weights:
         if layer < 2:
             fused |= {"attention.gate_in": (f"{mixer}.linear_y", f"{mixer}.linear_x")}
             fused |= {"attention.out": (f"{mixer}.linear_out",)}
-            gates = [
-                [theirs[f"{mixer}.rg_lru.{g}_gate_{w}"] for g in ("input", "recurrent")] for w in ("weight", "bias")
-            ]
             ours |= {
-                f"{to}.attention.conv_weight": theirs[f"{mixer}.conv_1d.weight"].squeeze(1),
+                f"{to}.attention.conv_weight": theirs[f"{mixer}.conv_1d.weight"],
                 f"{to}.attention.conv_bias": theirs[f"{mixer}.conv_1d.bias"],
                 f"{to}.attention.decay": theirs[f"{mixer}.rg_lru.recurrent_param"],
-                f"{to}.attention.gate_weight": torch.stack(gates[0]),
-                f"{to}.attention.gate_bias": torch.stack(gates[1]),
             }
+            for what, join in (("weight", torch.stack), ("bias", lambda biases: torch.cat(biases).flatten())):
+                gates = [theirs[f"{mixer}.rg_lru.{gate}_gate_{what}"] for gate in ("input", "recurrent")]
+                ours[f"{to}.attention.gate_{what}"] = join(gates)
         else:
             fused |= {"attention.out": (f"{mixer}.o_proj",)}
             ours[f"{to}.attention.qkv.weight"] = torch.cat([theirs[f"{mixer}.{name}_proj.weight"] for name in "qkv"])

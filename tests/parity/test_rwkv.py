@@ -27,20 +27,18 @@ def convert(theirs: Weights) -> Weights:
         norms |= {f"{to}.attention_in": f"{at}.ln1", f"{to}.ffn_in": f"{at}.ln2"}
         time, channel = f"{at}.attention", f"{at}.feed_forward"
         ours |= {
-            f"{to}.attention.mix": torch.cat(
-                [theirs[f"{time}.time_mix_{name}"] for name in ("receptance", "key", "value")]
-            ).squeeze(1),
             f"{to}.attention.decay": theirs[f"{time}.time_decay"],
             f"{to}.attention.bonus": theirs[f"{time}.time_first"],
             f"{to}.attention.out.weight": theirs[f"{time}.output.weight"],
-            f"{to}.ffn.mix": torch.cat(
-                [theirs[f"{channel}.time_mix_{name}"] for name in ("receptance", "key")]
-            ).squeeze(1),
             f"{to}.ffn.receptance.weight": theirs[f"{channel}.receptance.weight"],
             f"{to}.ffn.up.weight": theirs[f"{channel}.key.weight"],
             f"{to}.ffn.down.weight": theirs[f"{channel}.value.weight"],
         }
-        ours |= {f"{to}.attention.{n}.weight": theirs[f"{time}.{n}.weight"] for n in ("receptance", "key", "value")}
+        for name in ("receptance", "key", "value"):
+            ours[f"{to}.attention.{name}.weight"] = theirs[f"{time}.{name}.weight"]
+            ours[f"{to}.attention.{name}_mix"] = theirs[f"{time}.time_mix_{name}"].flatten()
+        for name in ("receptance", "key"):
+            ours[f"{to}.ffn.{name}_mix"] = theirs[f"{channel}.time_mix_{name}"].flatten()
     return ours | {f"{to}.{what}": theirs[f"{at}.{what}"] for to, at in norms.items() for what in ("weight", "bias")}
 
 

@@ -29,12 +29,11 @@ def test_rwkv_equals_transformers(whole: Any, in_calls: Any) -> None:
     modeling = pytest.importorskip("transformers.models.rwkv.modeling_rwkv")
     config = modeling.RwkvConfig(hidden_size=DIM, attention_hidden_size=8, num_hidden_layers=1)
     mixer, theirs = rwkv(), modeling.RwkvSelfAttention(config, 0)
-    r, k, v = (row.view(1, 1, -1) for row in mixer.mix)
     theirs.load_state_dict(
         {
-            "time_mix_receptance": r,
-            "time_mix_key": k,
-            "time_mix_value": v,
+            "time_mix_receptance": mixer.receptance_mix.view(1, 1, -1),
+            "time_mix_key": mixer.key_mix.view(1, 1, -1),
+            "time_mix_value": mixer.value_mix.view(1, 1, -1),
             "time_decay": mixer.decay,
             "time_first": mixer.bonus,
             "receptance.weight": mixer.receptance.weight,
@@ -119,8 +118,8 @@ def test_initial_weights_are_those_of_transformers(layer: int) -> None:
     assert_close(mixer.decay, theirs.time_decay)
     # Not compared with theirs, which sets it to one.
     assert_close(mixer.bonus, torch.tensor([math.log(0.3) + 0.5 * ((i + 1) % 3 - 1) for i in range(8)]))
-    mixes = [theirs.time_mix_receptance, theirs.time_mix_key, theirs.time_mix_value]
-    assert_close(mixer.mix, torch.cat(mixes).squeeze(1))
+    for name in ("receptance", "key", "value"):
+        assert_close(mixer.get_parameter(f"{name}_mix"), theirs.get_parameter(f"time_mix_{name}").flatten())
 
 
 def test_initial_weights_train(whole: Any) -> None:

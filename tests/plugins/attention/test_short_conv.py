@@ -38,7 +38,7 @@ def test_short_conv_equals_lfm2(whole: Any, width: int, bias: bool) -> None:
     )
     mixer, theirs = short_conv(width, bias), modeling.Lfm2ShortConv(config, 0)
     state = {
-        "conv.weight": mixer.conv_weight.unsqueeze(1),
+        "conv.weight": mixer.conv_weight,
         "in_proj.weight": mixer.gates_in.weight,
         "out_proj.weight": mixer.out.weight,
     }

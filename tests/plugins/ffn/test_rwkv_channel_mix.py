@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_specs import REGISTRY, build_moved, tokens
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
 
 from lamina.core import Context, OutLinear, Span, SpecError
@@ -52,11 +52,10 @@ def test_channel_mix_equals_transformers() -> None:
     modeling = pytest.importorskip("transformers.models.rwkv.modeling_rwkv")
     config = modeling.RwkvConfig(hidden_size=DIM, intermediate_size=10, num_hidden_layers=1)
     ffn, theirs = channel_mix(), modeling.RwkvFeedForward(config, 0)
-    r, k = (row.view(1, 1, -1) for row in ffn.mix)
     theirs.load_state_dict(
         {
-            "time_mix_receptance": r,
-            "time_mix_key": k,
+            "time_mix_receptance": ffn.receptance_mix.view(1, 1, -1),
+            "time_mix_key": ffn.key_mix.view(1, 1, -1),
             "receptance.weight": ffn.receptance.weight,
             "key.weight": ffn.up.weight,
             "value.weight": ffn.down.weight,
@@ -121,8 +120,8 @@ def test_initial_weights_are_those_of_transformers(layer: int) -> None:
     config = modeling.RwkvConfig(hidden_size=DIM, num_hidden_layers=3, vocab_size=4)
     theirs, ffn = modeling.RwkvModel(config).blocks[layer].feed_forward, channel_mix(layer)
     ffn.init_weights(0.02)
-    mixes: list[Tensor] = [theirs.time_mix_receptance, theirs.time_mix_key]
-    assert_close(ffn.mix, torch.cat(mixes).squeeze(1))
+    for name in ("receptance", "key"):
+        assert_close(ffn.get_parameter(f"{name}_mix"), theirs.get_parameter(f"time_mix_{name}").flatten())
 
 
 def test_its_width_and_its_writing_projection_are_those_of_an_mlp() -> None:

@@ -30,14 +30,14 @@ def hyper(n_streams: int = 3, layer: int = 1, moved: bool = True, norm: Any = No
 def by_loop(residual: HyperConnections, streams: Tensor, sublayer: Any) -> Tensor:
     """One token's streams (n, D), scalar by scalar."""
     n = streams.shape[0]
-    alpha, beta = residual.alpha.clone(), residual.beta.clone()
+    alpha, beta = residual.alpha.view(n, 1 + n).clone(), residual.beta.clone()
     if residual.dynamic:
         bound = torch.tanh if residual.bounded else lambda value: value
         for i in range(n):
             normed = residual.norm(streams[i]) if residual.norm is not None else F.layer_norm(streams[i], (DIM,))
-            beta[i] = beta[i] + residual.beta_scale * bound(normed @ residual.beta_weight)
+            beta[i] = beta[i] + residual.beta_scale * bound(normed @ residual.weight[:, n + 1])
             for j in range(n + 1):
-                alpha[i, j] = alpha[i, j] + residual.alpha_scale * bound(normed @ residual.alpha_weight[:, j])
+                alpha[i, j] = alpha[i, j] + residual.alpha_scale * bound(normed @ residual.weight[:, j])
     read = sum(alpha[i, 0] * streams[i] for i in range(n))
     out = sublayer(read)
     rows = [sum(alpha[i, j + 1] * streams[i] for i in range(n)) + beta[j] * out for j in range(n)]
