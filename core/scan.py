@@ -125,18 +125,18 @@ def _recur(decay: Tensor, added: Tensor, state: Tensor, from_end: bool = False) 
     n_runs = -(-length // run)
     if extra := n_runs * run - length:
         decay, added = (F.pad(x, [0] * (2 * (x.dim() - 2)) + [0, extra]) for x in (decay, added))
-    decay, added = (x.unflatten(1, (n_runs, run)).unbind(2) for x in (decay, added))  # each (B, n_runs, …)
+    fade, more = (x.view(len(x), n_runs, run, *x.shape[2:]).unbind(2) for x in (decay, added))  # each (B, n_runs, …)
     order = range(run - 1, -1, -1) if from_end else range(run)
-    h, kept = added[order[0]], decay[order[0]]
+    h, kept = more[order[0]], fade[order[0]]
     for step in order[1:]:
-        h, kept = torch.addcmul(added[step], decay[step], h), kept * decay[step]
+        h, kept = torch.addcmul(more[step], fade[step], h), kept * fade[step]
     starts = [state] * n_runs
     for index in range(n_runs - 1, -1, -1) if from_end else range(n_runs):
         starts[index] = state
         state = torch.addcmul(h[:, index], kept[:, index], state)
-    h, rows = torch.stack(starts, 1), [added[0]] * run
+    h, rows = torch.stack(starts, 1), [more[0]] * run
     for step in order:
-        h = rows[step] = torch.addcmul(added[step], decay[step], h)
+        h = rows[step] = torch.addcmul(more[step], fade[step], h)
     return torch.stack(rows, 2).flatten(1, 2)[:, :length]
 
 
