@@ -69,11 +69,6 @@ class LongRoPE(RopeScaling):
     Config = LongRoPEConfig
     paper = "Ding et al. 2024, arXiv:2402.13753"
 
-    @classmethod
-    def examples(cls, directory: Path) -> list[dict[str, Any]]:
-        factors = {"short_factor": [1.0, 1.0, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
-        return [{"original_context_length": 8, **factors}]
-
     def __init__(self, config: LongRoPEConfig, theta: float, width: int) -> None:
         assert config.attention_factor is not None, "set by derive"
         assert config.short_attention_factor is not None, "set by derive"
