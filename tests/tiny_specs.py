@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,14 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lamina.core.build import build
+from lamina.core.conformance.case import cases_of
 from lamina.core.decoder import Decoder
+from lamina.core.errors import SpecError
 from lamina.core.registry import load_plugins
 from lamina.core.resolve import PLACEMENTS, resolve_data, resolve_part
 from lamina.core.resolved import ResolvedSpec
 
 REGISTRY = load_plugins(only=[])
-VOCAB, DIM, CONTEXT = 23, 16, 24
+VOCAB, DIM, CONTEXT = 23, 32, 24
 KINDS = ("position", "attention", "ffn", "norm", "router", "mask", "activation", "residual")  # those of a decoder
+SEE_THE_FUTURE = {"mask": ("bidirectional", "prefix"), "router": ("expert_choice",)}  # as they are meant to
 
 Drawn = st.SearchStrategy[Any]
 
@@ -26,10 +31,28 @@ def options(name: str, **drawn: Drawn) -> Drawn:
     return st.fixed_dictionaries({"name": st.just(name)}, optional=drawn)
 
 
+@cache
+def examples(kind: str, name: str) -> list[dict[str, Any]]:
+    """Options that a component can be had with: those that its conformance is checked with."""
+    cases = cases_of(REGISTRY.get(kind, name), REGISTRY, Path())
+    return [{"name": name, **case.options} for case in cases]
+
+
 def component(kind: str, without: tuple[str, ...] = ()) -> Drawn:
-    """Any registered component of `kind`, a new one too: by its bare name, or as SPECIAL says."""
-    names = [name for name in REGISTRY.names(kind) if name not in without]
-    return st.deferred(lambda: st.one_of(*(SPECIAL.get(kind, {}).get(name, st.just(name)) for name in names)))
+    """Any registered component of `kind`, a new one too: with options it is checked with, or as SPECIAL says."""
+    names = [name for name in REGISTRY.names(kind) if name not in (*without, *SEE_THE_FUTURE.get(kind, ()))]
+    return st.deferred(lambda: st.sampled_from(names).flatmap(lambda name: one(kind, name)))
+
+
+def one(kind: str, name: str) -> Drawn:
+    special = SPECIAL.get(kind, {}).get(name)
+    return st.sampled_from(examples(kind, name)) if special is None else special
+
+
+@cache
+def catalogue() -> list[tuple[str, str]]:
+    """Every component that can stand in a decoder, by kind and name."""
+    return [(kind, name) for kind in KINDS for name in REGISTRY.names(kind)]
 
 
 def attention(name: str, required: dict[str, Drawn], optional: dict[str, Drawn]) -> Drawn:
@@ -109,6 +132,10 @@ kernels = {
 }
 
 
+# A mixture inside a mixture, and ffns that are not tokenwise.
+UNFIT_FOR_EXPERTS = ("moe", "trace", "lora", "rwkv_channel_mix")
+
+
 @st.composite
 def moe(draw: st.DrawFn) -> dict[str, Any]:
     dense = component("ffn", without=("moe", "rwkv_channel_mix"))
@@ -130,6 +157,12 @@ def dense(name: str, **more: Drawn) -> Drawn:
     return options(name, **shared, **more)
 
 
+def wrapper(name: str, kind: str) -> Drawn:
+    """A component around another; around none that has no projection to adapt."""
+    inside = component(kind, without=("trace", "lora", "moe"))
+    return st.builds(dict, name=st.just(name), wraps=inside)
+
+
 top_k = {"experts_per_token": st.sampled_from([2, 3]), "renormalise": st.booleans()}
 width = st.sampled_from([8, 12])
 
@@ -148,6 +181,8 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
         "mlp": dense("mlp", out_bias=st.booleans(), inner_norm=component("norm")),
         "sparse_gated": dense("sparse_gated").map(lambda ffn: ffn | {"sparsity": 0.3}),
         "moe": moe(),
+        "trace": wrapper("trace", "ffn"),
+        "lora": wrapper("lora", "ffn"),
     },
     "mask": {
         "chunked": st.builds(dict, name=st.just("chunked"), size=st.integers(1, 5)),
@@ -275,8 +310,19 @@ def spec_data(draw: st.DrawFn, experts: bool = True) -> dict[str, Any]:
     }
 
 
+def resolved(data: dict[str, Any]) -> ResolvedSpec | None:
+    """None where the parts do not go together."""
+    try:
+        spec = resolve_data(data, REGISTRY)
+        build(spec, device="meta")
+    except SpecError:
+        return None
+    return spec
+
+
 def tiny_specs(experts: bool = True) -> st.SearchStrategy[ResolvedSpec]:
-    return spec_data(experts).map(lambda data: resolve_data(data, REGISTRY))
+    """Specs whose parts go together."""
+    return spec_data(experts).map(resolved).filter(lambda spec: spec is not None)
 
 
 def has_experts(spec: ResolvedSpec) -> bool:

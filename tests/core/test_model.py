@@ -205,6 +205,7 @@ def test_a_part_that_is_not_installed_is_told_with_who_has_it(folder: Path) -> N
     said = refusal(folder)
     assert "no norm is called 'odd'" in said
     assert "the model was made with: odd-parts 3.1 (norm/odd)" in said
+    assert "pip install odd-parts==3.1" in said
 
 
 # Weights
