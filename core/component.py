@@ -128,7 +128,7 @@ class Component:
         return frozenset()
 
     @classmethod
-    def leaves(cls, config: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
+    def leaves(cls, config: Any, *args: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
         """What a layer with this component leaves in `context.store` for later layers: key -> facts about it.
 
         May name `position`, the block's part of that kind, as a further argument.
@@ -136,7 +136,7 @@ class Component:
         return {}
 
     @classmethod
-    def reads(cls, config: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
+    def reads(cls, config: Any, *args: Any, **place: Any) -> Mapping[str, Mapping[str, Any]]:
         """What it takes from `context.store`: key -> facts it relies on. May name what `leaves` may.
 
         Some earlier layer must leave the key, and the last of them counts: its facts must hold these.

@@ -61,7 +61,7 @@ class DifferentialConfig(ComponentConfig):
     )
     scale: float | None = Field(None, gt=0, description="Multiplies the scores. Default: 1 / sqrt(head_dim).")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         n_kv_heads = self.n_kv_heads or self.n_heads
         if self.n_heads % n_kv_heads:
             divisors = [n for n in range(1, self.n_heads + 1) if self.n_heads % n == 0]

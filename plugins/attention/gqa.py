@@ -13,7 +13,7 @@ them under a name (`keep_kv`), later ones have none of their own and read those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -41,7 +41,7 @@ from lamina.core import (
     slot,
 )
 
-GATES = {"sigmoid": torch.sigmoid, "softplus": F.softplus}
+GATES: Mapping[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "softplus": F.softplus}
 
 
 class GQAConfig(ComponentConfig):
@@ -86,7 +86,7 @@ class GQAConfig(ComponentConfig):
         None, min_length=1, max_length=100, description="Read those the last layer kept under this name; have none."
     )
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         n_kv_heads = self.n_kv_heads or self.n_heads
         if self.n_heads % n_kv_heads:
             divisors = [n for n in range(1, self.n_heads + 1) if self.n_heads % n == 0]
@@ -187,11 +187,11 @@ class GQA(Attention):
         return frozenset({"queries_keys", "visible_keys", "scores", "mask"})
 
     @classmethod
-    def leaves(cls, config: GQAConfig, position: Part) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+    def leaves(cls, config: GQAConfig, position: Part) -> Mapping[str, Mapping[str, Any]]:
         return {} if config.keep_kv is None else {_key(config.keep_kv): _facts(config, position)}
 
     @classmethod
-    def reads(cls, config: GQAConfig, position: Part) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+    def reads(cls, config: GQAConfig, position: Part) -> Mapping[str, Mapping[str, Any]]:
         return {} if config.share_kv is None else {_key(config.share_kv): _facts(config, position)}
 
     @classmethod
