@@ -138,7 +138,7 @@ UNFIT_FOR_EXPERTS = ("moe", "trace", "lora", "rwkv_channel_mix")
 
 @st.composite
 def moe(draw: st.DrawFn) -> dict[str, Any]:
-    dense = component("ffn", without=("moe", "rwkv_channel_mix"))
+    dense = component("ffn", without=UNFIT_FOR_EXPERTS)
     router = draw(component("router", without=("expert_choice",)))  # it is not causal
     found = {"name": "moe", "n_experts": 4, "router": router, "expert": draw(dense), "shared": draw(st.none() | dense)}
     more = {
