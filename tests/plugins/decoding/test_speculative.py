@@ -116,3 +116,21 @@ def test_a_draft_model_of_other_tokens_is_refused(ours: Any, theirs: Any, messag
     other: Callable[[str], OtherModel] = lambda _: OtherModel(tokenizer, size, 10, lambda room: None)  # type: ignore[assignment,return-value]  # noqa: E731
     with pytest.raises(GenerationError, match=message):
         Speculative(SpeculativeConfig(draft="small"), ours, 7, other)
+
+
+def test_the_draft_model_goes_on_from_the_text_whatever_became_of_its_guesses(toy: Any, ask: Any) -> None:
+    draft = toy(7, seed=4)
+    request = ask([[1, 2]], 40, chain=(GreedySampler(),))
+    drafter, text, generator = with_draft(draft, 7, n_draft=4).drafter(request), [1, 2, 3], torch.Generator()
+    for _ in range(12):
+        history = History(torch.tensor([text]), torch.tensor([len(text)]), len(text) - 2)
+        guess, drawn_from = drafter.guess(request, history, 100)
+        alone = list(text)
+        for _ in range(4):
+            alone.append(int(draft.table[alone[-2], alone[-1]].argmax()))
+        assert guess == alone[len(text) :]
+        assert drawn_from is not None
+        assert drawn_from.argmax(-1).tolist() == guess
+        n_accepted = int(torch.randint(5, (), generator=generator))
+        text = [*text, *guess[:n_accepted]]
+        text.append(int(torch.randint(7, (), generator=generator)))
