@@ -100,9 +100,15 @@ def dtype_is_kept(case: Case) -> None:
         decoder = case.decoder(dtype=dtype)
         decoder.load_state_dict(exact.state_dict())
         seen = _watch_dtype(case, decoder)
-        logits = decoder(ids)
+        failed: RuntimeError | None = None
+        try:
+            logits = decoder(ids)
+        except RuntimeError as error:
+            failed = error
         if seen and seen[0][0] != seen[0][1]:
             raise Wrong(f"{seen[0][0]} in and out", f"{seen[0][1]} out")
+        if failed is not None:
+            raise failed
         if logits.dtype != dtype or logits.device != ids.device:
             raise Wrong(f"logits in {dtype} on {ids.device}", f"{logits.dtype} on {logits.device}")
         if not logits.isfinite().all():
