@@ -6,6 +6,7 @@ the sizes its position is built at and its cache state are passed on. A subclass
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ class AttentionWrapper(Attention):
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         return self.wraps.make_state(batch, length, dtype, device)
 
+    def carriers(self) -> Iterable[Tensor]:
+        return self.wraps.carriers()
+
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
         return self.wraps(x, context, cache)
 
@@ -52,6 +56,9 @@ class FFNWrapper(FFN):
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState | None:
         return self.wraps.make_state(batch, length, dtype, device)
+
+    def carriers(self) -> Iterable[Tensor]:
+        return self.wraps.carriers()
 
     def forward(self, x: Tensor, context: Context, *cache: LayerState | None) -> Tensor:
         return self.wraps(x, context, *cache)

@@ -45,7 +45,7 @@ class RGLRUConfig(ComponentConfig):
     activation: Part = slot("activation", "gelu_tanh", description="Applied to the branch that gates the output.")
     bias: bool = Field(True, description="Whether the projections in and out add a bias.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         width = self.width or dim
         if width % self.n_heads:
             divisors = [n for n in range(1, width + 1) if width % n == 0]
@@ -112,7 +112,7 @@ class RGLRU(Attention):
     def recur(self, x: Tensor, queries: Span, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """RG-LRU of x (B, T, width), going on from `hidden` (B, width), and the last of it."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        heads = x.unflatten(-1, self.gate_weight.shape[1:3])  # (B, T, n_heads, block)
+        heads = x.view(*x.shape[:-1], *self.gate_weight.shape[1:3])  # (B, T, n_heads, block)
         gates = torch.einsum("bthi,ghio->btgho", heads, self.gate_weight.to(x.dtype)).flatten(2)
         gates = torch.sigmoid((gates + self.gate_bias.to(x.dtype)).to(wide))
         opened, kept = gates.chunk(2, -1)  # (B, T, width) each

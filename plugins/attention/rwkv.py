@@ -35,7 +35,7 @@ Sums = tuple[Tensor, Tensor, Tensor]  # Σ e^{…} v and Σ e^{…}, both divide
 class RWKVConfig(ComponentConfig):
     width: int | None = Field(None, gt=0, description="Channels of keys and values. Default: dim.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         return {"width": dim} if self.width is None else {}
 
 

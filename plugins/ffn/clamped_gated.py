@@ -27,7 +27,7 @@ class ClampedGatedConfig(ComponentConfig):
     bias: bool = Field(True, description="Whether the projections to the inner width add a bias.")
     out_bias: bool | None = Field(None, description="Whether the projection back adds one. Default: as `bias`.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         derived = {"hidden_dim": -(-dim // 3) * 8, "out_bias": self.bias}
         return {field: value for field, value in derived.items() if getattr(self, field) is None}
 

@@ -40,7 +40,7 @@ class GatedConfig(ComponentConfig):
     gate_scale: float = Field(1.0, description="Multiplies the gate before its activation, as Falcon-H1 does.")
     out_scale: float = Field(1.0, description="Multiplies the output, as Falcon-H1 does.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         derived = {"hidden_dim": -(-dim // 3) * 8, "out_bias": self.bias}
         return {field: value for field, value in derived.items() if getattr(self, field) is None}
 

@@ -30,7 +30,7 @@ class MLPConfig(ComponentConfig):
     out_bias: bool | None = Field(None, description="Whether the projection back adds one. Default: as `bias`.")
     inner_norm: Part | None = slot("norm", None, description="On what the projection back reads.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         derived = {"hidden_dim": 4 * dim, "out_bias": self.bias}
         return {field: value for field, value in derived.items() if getattr(self, field) is None}
 

@@ -28,7 +28,7 @@ from lamina.core import (
 class RWKVChannelMixConfig(ComponentConfig):
     hidden_dim: int | None = Field(None, gt=0, description="Inner width; 4 · dim when left out.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         return {"hidden_dim": 4 * dim} if self.hidden_dim is None else {}
 
 

@@ -29,7 +29,7 @@ class SparseGatedConfig(ComponentConfig):
     activation: Part = slot("activation", "gelu_tanh", description="Applied to the gate; it must map zero to zero.")
     bias: bool = Field(False, description="Whether every projection adds a bias.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         return {"hidden_dim": -(-dim // 3) * 8} if self.hidden_dim is None else {}
 
 

@@ -22,7 +22,7 @@ class GroupNormConfig(ComponentConfig):
     affine: bool = Field(True, description="Learn a weight for each channel; false leaves the bare normalisation.")
     bias: bool = Field(False, description="Learn a shift for each channel too.")
 
-    def derive(self, size: int) -> dict[str, object]:  # type: ignore[override]
+    def derive(self, size: int) -> dict[str, object]:
         if size % self.n_groups:
             divisors = [n for n in range(1, size + 1) if size % n == 0]
             raise ConfigProblem(
@@ -54,7 +54,7 @@ class GroupNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        groups = wide.unflatten(-1, (self.n_groups, -1))  # (..., n_groups, size / n_groups)
+        groups = wide.view(*x.shape[:-1], self.n_groups, -1)  # (..., n_groups, size / n_groups)
         normed = (F.layer_norm if self.centre else F.rms_norm)(groups, self.shape, eps=self.eps).flatten(-2)
         if self.weight is not None:
             normed = normed * (self.weight.to(wide.dtype) + self.offset)

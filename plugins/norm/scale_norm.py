@@ -28,7 +28,7 @@ class ScaleNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # a sum of bfloat16 squares is too coarse
-        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp(min=self.eps)
+        length: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp(min=self.eps)
         return (wide * (self.weight.to(wide.dtype) / length)).to(x.dtype)
 
 

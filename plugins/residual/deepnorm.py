@@ -23,7 +23,7 @@ class DeepNormConfig(ComponentConfig):
         None, gt=0, description="Multiplies the sublayer's initial weights. Default: (8 · n_layers)^(-1/4)."
     )
 
-    def derive(self, n_layers: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, n_layers: int) -> dict[str, Any]:
         derived = {"alpha": (2 * n_layers) ** 0.25, "beta": (8 * n_layers) ** -0.25}
         return {field: value for field, value in derived.items() if getattr(self, field) is None}
 

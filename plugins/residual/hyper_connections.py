@@ -61,7 +61,7 @@ class HyperConnections(Residual):
             self.beta_scale = nn.Parameter(torch.tensor(0.01))
 
     @classmethod
-    def parts(cls, config: HyperConnectionsConfig, dim: int) -> Parts:  # type: ignore[override]
+    def parts(cls, config: HyperConnectionsConfig, dim: int) -> Parts:
         return {"norm": config.norm.at(size=dim) if config.norm is not None else None}
 
     @classmethod

@@ -23,7 +23,7 @@ class LaurelConfig(ComponentConfig):
     add_input: bool = Field(False, description="Whether the path adds what it reads, too.")
     factor: float = Field(1.0, description="Multiplies the sum of all.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         return {"rank": max(1, dim // 32)} if self.rank is None else {}
 
 
@@ -42,7 +42,7 @@ class Laurel(Residual):
         self.up = Linear(config.rank, dim, bias=False)
 
     @classmethod
-    def parts(cls, config: LaurelConfig, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def parts(cls, config: LaurelConfig, dim: int) -> dict[str, Any]:
         return {name: part.at(size=dim) if (part := getattr(config, name)) else None for name in ("norm_in", "norm")}
 
     def forward(self, stream: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:

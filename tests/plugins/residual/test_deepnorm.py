@@ -73,3 +73,9 @@ def test_each_sublayer_follows_its_own_residual() -> None:
     ours, theirs = mixed.blocks[1], plain.blocks[1]
     assert_close(ours.get_submodule("attention.out").weight, theirs.get_submodule("attention.out").weight)
     assert_close(ours.get_submodule("ffn.up").weight, theirs.get_submodule("ffn.up").weight * 0.5)
+
+
+def test_a_wrapped_attention_starts_as_it_does_unwrapped() -> None:
+    bare, wrapped = decoder("deepnorm", GQA), decoder("deepnorm", {"name": "trace", "wraps": GQA})
+    for ours, theirs in zip(wrapped.tensors().values(), bare.tensors().values(), strict=True):
+        assert_close(ours, theirs)
