@@ -210,8 +210,24 @@ SPECIAL: dict[str, dict[str, Drawn]] = {
     },
     "position": {
         "rope": options(
-            "rope", layout=st.sampled_from(["half", "interleaved"]), fraction=st.just(0.5), theta=st.just(100.0)
+            "rope",
+            layout=st.sampled_from(["half", "interleaved"]),
+            fraction=st.just(0.5),
+            theta=st.just(100.0),
+            scaling=st.sampled_from(
+                [
+                    {"name": "linear", "factor": 2.0},
+                    {"name": "yarn", "original_context_length": 8, "factor": 2.0},
+                    {"name": "llama3", "original_context_length": 8},
+                ]
+            ),
         ),
+        "t5": options("t5", n_buckets=st.just(6), max_distance=st.just(8), shared=st.booleans()),
+        "kerple": options("kerple", variant=st.just("power")),
+        "fire": options("fire", hidden_dim=st.just(4), threshold=st.just(3.0)),
+        "shaw": options("shaw", max_distance=st.just(3)),
+        "cope": options("cope", n_positions=st.just(3)),
+        "xpos": options("xpos", scale_base=st.just(4.0)),
         "learned": options("learned", offset=st.just(2)),
     },
     "residual": {
