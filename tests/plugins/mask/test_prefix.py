@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_specs import REGISTRY, VOCAB, build_moved, tokens
 from torch.testing import assert_close
@@ -62,6 +62,7 @@ def test_a_change_within_the_prefix_is_felt_before_it_and_one_behind_it_is_not()
     assert_close(decoder(after)[:, :LENGTH], was[:, :LENGTH])
 
 
+@settings(max_examples=25)
 @given(first=st.integers(LENGTH, 9), rest=st.lists(st.integers(1, 3), max_size=3))
 def test_a_cache_given_the_whole_prefix_at_once_goes_on_in_any_split(first: int, rest: list[int]) -> None:
     decoder, split = model({"name": "prefix", "length": LENGTH}).decoder, [first, *rest]
