@@ -57,7 +57,8 @@ class LibraryTokenizer(Tokenizer):
         self._bos, self._eos = bos_id, eos_id
         self._special = special_of(tokenizer)
         self._vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self._plain = _unspellable(tokenizer, self._special)
+        with told("the vocabulary cannot be used"):
+            self._plain = _unspellable(tokenizer, self._special)
         decoder = tokenizer.decoder
         decoding = b"" if decoder is None else decoder.__getstate__()
         self._byte_level, self._spells = b"ByteLevel" in decoding, b"ByteFallback" in decoding
@@ -223,7 +224,7 @@ def _unspellable(tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]) ->
     state = json.loads(tokenizer.to_str())
     model = state["model"]
     if model.get("type") == "BPE" and not model.get("ignore_merges"):
-        merged = {"".join(_halves(merge)) for merge in model["merges"]}
+        merged = {_join(merge, model) for merge in model["merges"]}
         named = {name for name in named if name in merged or len(name) == 1}
         if not named:
             return tokenizer
@@ -234,8 +235,8 @@ def _unspellable(tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]) ->
     else:
         model["vocab"] = {rename.get(piece, piece): i for piece, i in vocab.items()}
     if "merges" in model:
-        halves = [_halves(merge) for merge in model["merges"]]
-        model["merges"] = [[a, b] for a, b in halves if not {a, b, a + b} & named]
+        merges = [merge for merge in model["merges"] if not {*_halves(merge), _join(merge, model)} & named]
+        model["merges"] = merges
     if model.get("unk_token") in rename:
         model["unk_token"] = rename[model["unk_token"]]
     for token in state["added_tokens"]:
@@ -244,6 +245,12 @@ def _unspellable(tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]) ->
     other = tokenizers.Tokenizer.from_str(json.dumps(state))
     other.encode_special_tokens = True
     return other
+
+
+def _join(merge: str | list[str], model: Mapping[str, Any]) -> str:
+    """What two pieces of a BPE model become: the mark of pieces inside a word goes from the second."""
+    a, b = _halves(merge)
+    return a + b.removeprefix(model.get("continuing_subword_prefix") or "")
 
 
 def _halves(merge: str | list[str]) -> tuple[str, str]:

@@ -129,6 +129,13 @@ class TiktokenTokenizer(Tokenizer):
         )
         if absent := [byte for byte in range(256) if bytes([byte]) not in ranks.pieces]:
             raise DataError(f"'{path}' has no piece for the byte {absent[0]}, so not every text can be cut")
+        if b"" in ranks.pieces or "" in ranks.special:
+            raise DataError(f"'{path}' is no vocabulary: one of its tokens is empty")
+        if matches_nothing(ranks.pattern):
+            raise DataError(
+                f"the pattern {ranks.pattern[:60]!r} matches the empty text, so it cuts nothing",
+                hint="use + where it has *",
+            )
         if clash := sorted(set(ranks.special.values()) & set(ranks.pieces.values())):
             name = next(name for name, i in ranks.special.items() if i == clash[0])
             raise DataError(f"special token {name!r} and a piece of '{path}' both have the id {clash[0]}")
@@ -186,6 +193,16 @@ class TiktokenTokenizer(Tokenizer):
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return [show_bytes(self._bytes_of[i]) if i in self._bytes_of else self._text_of.get(i, "") for i in ids]
+
+
+def matches_nothing(pattern: str) -> bool:
+    """Whether a match may be empty, which the library's code does not survive."""
+    import regex  # which tiktoken brings
+
+    try:
+        return regex.fullmatch(pattern, "") is not None
+    except regex.error:  # the library's own regular expressions will say
+        return False
 
 
 def rank(line: bytes) -> tuple[bytes, int] | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from lamina.core import DataError, add_special, told
 from lamina.core.library_tokenizer import BYTE_OF, special_of
+from lamina.core.registry import load_plugins
+from lamina.core.resolve import resolve_data
 from lamina.core.tokenizer import show_bytes
+from lamina.core.train import create_run, open_run
+
+REGISTRY = load_plugins(only=[])
 
 
 def test_the_alphabet_of_bytes_is_the_librarys() -> None:
@@ -39,3 +46,18 @@ def test_making_a_token_special_keeps_every_id() -> None:
     add_special(tokenizer, ["b", "absent", "b"])
     assert tokenizer.get_vocab() == {"a": 0, "b": 1}
     assert special_of(tokenizer) == {"b": 1}
+
+
+@pytest.mark.parametrize("name", [e.name for e in REGISTRY.entries("tokenizer") if e.component.trainable])  # type: ignore[attr-defined]
+def test_a_run_trains_every_trainable_tokenizer_and_opens_it_to_the_same_ids(name: str, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(Path(pytest.__file__).read_text(encoding="utf-8") * 2, encoding="utf-8")
+    block = {"attention": {"name": "gqa", "n_heads": 2}, "ffn": "mlp"}
+    spec = {"lamina": 1, "dim": 8, "vocab_size": 500, "context_length": 8, "norm": "rms", "block": block, "layers": 1}
+    run = create_run(resolve_data({**spec, "tokenizer": name}), text, tmp_path / "run")
+    again = open_run(tmp_path / "run")
+    assert run.tokenizer is not None
+    assert again.tokenizer is not None
+    again.data.require_tokenizer(run.tokenizer)
+    assert again.tokenizer.encode("import x") == run.tokenizer.encode("import x")
+    assert again.spec == run.spec

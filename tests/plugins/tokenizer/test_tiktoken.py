@@ -216,6 +216,8 @@ def test_a_damaged_file_is_a_data_error_that_names_it(tmp_path: Path, content: b
         {"vocab": []},
         {"vocab": [{"rank": "x", "token_bytes": "YQ=="}]},
         {"vocab": [{"rank": 0, "token_bytes": "!"}]},
+        {"special_tokens": [{"rank": 3, "token_str": ""}]},
+        {"vocab": [*tekken_file()["vocab"][:-1], {"rank": 275, "token_bytes": ""}]},
         {"special_tokens": [{"rank": 31, "token_str": "<s>"}]},
         {"special_tokens": [{"rank": 0, "token_str": "<s>"}, {"rank": 1, "token_str": "<s>"}]},
         {"config": {"pattern": 3, "default_vocab_size": 300, "default_num_special_tokens": 20}},
@@ -231,6 +233,8 @@ def test_options_that_do_not_fit_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be used") as caught:
         opened(tmp_path, rank_file(), pattern="(")
     assert "regular expression" in str(caught.value)
+    with pytest.raises(DataError, match="matches the empty text"):
+        opened(tmp_path, rank_file(), pattern=r"\w*|\W")
     with pytest.raises(DataError, match="both have the id 3"):
         opened(tmp_path, rank_file(), special_tokens={"<s>": 3})
     with pytest.raises(ConfigProblem, match="distinct"):
