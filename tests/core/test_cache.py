@@ -294,3 +294,27 @@ def test_key_spans_are_made_once_a_call_before_any_layer_runs() -> None:
         assert layers[0].keys(new) is layers[1].keys(new)
         assert layers[0].keys(new).length == cache.used + new
         cache.advance(new)
+
+
+def test_a_text_is_as_long_as_its_cache_was_made_for() -> None:
+    """Every call is told the same, a grown cache what it was told first, a padded row its own room."""
+    cache = make_cache(6)
+    assert [told(cache, new) for new in (1, 3)] == [6, 6]
+    cache.grow(9)
+    assert told(cache, 2) == 6
+    cache.crop(0)
+    assert told(cache, 2) == 9
+    padded = make_cache(6)
+    rows = padded.place(2, 3, torch.tensor([[0, 0, 1], [1, 1, 1]])).text_lengths
+    assert isinstance(rows, Tensor)
+    assert rows.tolist() == [[6, 6, 4], [6, 6, 6]]
+    padded.advance(3)
+    later = padded.place(2, 2, None).text_lengths
+    assert isinstance(later, Tensor)
+    assert later.tolist() == [[4, 4], [6, 6]]
+
+
+def told(cache: Cache, new: int) -> int | Tensor:
+    lengths = cache.place(2, new, None).text_lengths
+    cache.advance(new)
+    return lengths

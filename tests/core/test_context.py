@@ -43,6 +43,15 @@ def test_rows_are_numbered_apart() -> None:
     assert span.positions.tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
+@given(ids=st.lists(st.integers(0, 2), min_size=1, max_size=12))
+def test_every_token_is_told_how_long_its_document_is(ids: list[int]) -> None:
+    documents, _ = by_hand(ids)
+    lengths = place_documents(torch.tensor([ids])).text_lengths
+    assert isinstance(lengths, torch.Tensor)
+    assert lengths.tolist() == [[documents.count(document) for document in documents]]
+    assert Span.run(3, 4, torch.device("cpu")).text_lengths == 7
+
+
 def context() -> Context:
     return Context(torch.zeros(1, 3, dtype=torch.int64), Span.run(0, 3, torch.device("cpu")))
 

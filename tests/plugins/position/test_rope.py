@@ -120,5 +120,18 @@ def test_a_share_that_binary_numbers_miss_is_still_whole() -> None:
     assert RoPEConfig(fraction=0.3).width(20) == 6
 
 
-def test_rope_keeps_the_invariants(check_scheme: Any) -> None:
-    check_scheme({"name": "rope", "theta": 100.0, "fraction": 0.5})
+LISTS = {"short_factor": [1.0, 2.0], "long_factor": [3.0, 4.0]}
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        None,
+        {"name": "yarn", "original_context_length": 8, "factor": 2.0},
+        {"name": "dynamic", "original_context_length": 4, "factor": 2.0, "length": 9},
+        {"name": "longrope", "original_context_length": 4, "length": 9, **LISTS},
+    ],
+    ids=lambda scaling: scaling and scaling["name"],
+)
+def test_rope_keeps_the_invariants(check_scheme: Any, scaling: dict[str, Any] | None) -> None:
+    check_scheme({"name": "rope", "theta": 100.0, "fraction": 0.5, "scaling": scaling})
