@@ -30,12 +30,11 @@ class LogitBias(Sampler):
     """Make the tokens named more or less likely at every step."""
 
     Config = LogitBiasConfig
+    paper = "OpenAI API reference, logit_bias"
 
     @classmethod
     def examples(cls, directory: Path) -> list[dict[str, Any]]:
         return [{"bias": {"3": 1.5, "7": -100.0}}]
-
-    paper = "OpenAI API reference, logit_bias"
 
     def __init__(self, config: LogitBiasConfig, vocab_size: int) -> None:
         ids = [int(key) for key in config.bias]
