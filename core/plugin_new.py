@@ -12,12 +12,11 @@ import sys
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lamina.core.distribution import canonical
 from lamina.core.errors import PluginError, did_you_mean
 from lamina.core.files import atomic_directory
-from lamina.core.index import read_index
+from lamina.core.index import Index, read_index
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 80
@@ -37,7 +36,7 @@ def new_plugin(name: str, kind: str, parent: Path) -> Path:
             f"no kind is called '{kind}'", hint=did_you_mean(kind, kinds), note=f"known: {', '.join(kinds)}"
         )
     module = module_name(name)
-    _check_free(name, module, kind, read_index().components)
+    _check_free(name, module, kind, read_index())
     folder = parent / name
     if folder.exists() or folder.is_symlink():
         raise PluginError(f"'{folder}' already exists", hint="choose another name, or remove it first")
@@ -70,14 +69,15 @@ def module_name(name: str) -> str:
     return module
 
 
-def _check_free(name: str, module: str, kind: str, components: list[dict[str, Any]]) -> None:
+def _check_free(name: str, module: str, kind: str, index: Index) -> None:
     """That neither module nor component stands in the way of what is installed."""
     owners = {canonical(owner): owner for owner in packages_distributions().get(module, [])}
-    if owners and canonical(name) not in owners:
+    plugins = {canonical(plugin["distribution"]) for plugin in index.plugins}
+    if owners and (canonical(name) not in owners or canonical(name) not in plugins):  # its own, made anew, is no clash
         raise PluginError(f"{', '.join(owners.values())} has a module called '{module}'", hint=f"such as {name}-plugin")
     if not owners and module not in sys.modules and (found := find_spec(module)) is not None and found.origin:
         raise PluginError(f"there is a module called '{module}' already: {found.origin}", hint="choose another name")
-    for component in components:
+    for component in index.components:
         same = component["kind"] == kind and component["name"] == module
         if same and canonical(component["distribution"]) != canonical(name):
             raise PluginError(
@@ -89,13 +89,12 @@ def _check_free(name: str, module: str, kind: str, components: list[dict[str, An
 def files(name: str, module: str, kind: str) -> dict[str, str]:
     """Every file of the package, by path."""
     parts = _sections((TEMPLATES / f"{kind}.txt").read_text(encoding="utf-8"), module)
-    title = name
     return {
         "pyproject.toml": PYPROJECT.format(name=name, module=module, kind=kind),
         f"{module}.py": parts["module"],
         f"tests/test_{module}.py": TEST.format(module=module) + parts["test"],
         "README.md": README.format(
-            title=title, name=name, module=module, kind=kind, about=parts["about"].strip(), spec=parts["spec"].strip()
+            title=name, name=name, module=module, kind=kind, about=parts["about"].strip(), spec=parts["spec"].strip()
         ),
     }
 

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from lamina.core.conformance.case import Case, randn, tokens
 from lamina.core.conformance.checks import Wrong, check
@@ -77,6 +75,9 @@ def _layers(case: Case, fullgraph: bool) -> None:
 
 @contextmanager
 def _tracing() -> Iterator[None]:
+    import torch._dynamo  # takes seconds to load, and most kinds need none of it
+    from torch._dynamo.exc import TorchDynamoException
+
     torch._dynamo.reset()
     try:
         yield
