@@ -147,19 +147,22 @@ class MoE(FFN):
         chosen = _choices(indices, served, self.config.n_choices)
         order = chosen.argsort(stable=True)  # choices, those of one expert side by side
         counts = _count(chosen, self.config.n_choices + 1).tolist()  # the one wait for the device
+        # In training an idle expert runs on no rows: its gradient is then zero and not missing, as data-parallel
+        # processes, whose idle experts differ, need it to be.
+        present = [expert for expert, count in enumerate(counts) if count or self.training]
+        sizes = [counts[expert] for expert in present]
         places = order // indices.shape[1]  # whose choice each is
         groups = zip(
-            torch.split(tokens.index_select(0, places), counts),
-            torch.split(weights.flatten().index_select(0, order).unsqueeze(1), counts),
-            torch.split(places, counts),
+            present,
+            torch.split(tokens.index_select(0, places), sizes),
+            torch.split(weights.flatten().index_select(0, order).unsqueeze(1), sizes),
+            torch.split(places, sizes),
             strict=True,
         )
         n_working = self.config.n_choices - self.config.zero_experts
         out = torch.zeros_like(tokens, dtype=torch.promote_types(tokens.dtype, weights.dtype))
-        for expert, (group, factors, rows) in enumerate(groups):
-            # In training an idle expert runs on no rows: its gradient is then zero and not missing, as data-parallel
-            # processes, whose idle experts differ, need it to be.
-            if expert < n_working and (len(rows) or self.training):
+        for expert, group, factors, rows in groups:
+            if expert < n_working:
                 # No token is twice in a group, so the sum has the same bits on every device, and experts are added to
                 # a token in their own order, whatever other tokens there are.
                 out.index_add_(0, rows, self._weighted(expert, group, factors, context).to(out.dtype))
