@@ -26,7 +26,7 @@ RECURRENT = {"name": "gated_deltanet", "n_heads": 2}
 MEMORIES = {"full": [FULL], "ring": [WINDOW, FULL], "recurrent": [RECURRENT, FULL]}
 
 
-def made(attentions: list[Any], tokenizer: Tokenizer | None = None, seed: int = 0, context_length: int = 40) -> Model:
+def made(attentions: list[Any], tokenizer: Tokenizer | None = None, seed: int = 0, context_length: int = 28) -> Model:
     blocks = {
         f"b{at}": {"attention": attention, "ffn": "gated", "position": "rope" if attention["name"] == "gqa" else "none"}
         for at, attention in enumerate(attentions)
@@ -70,7 +70,7 @@ def test_speculation_gives_the_greedy_text_whatever_the_memory(
     model: Model, like: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Model, "beside", lambda self, directory: alike(model, like))
-    options: dict[str, Any] = {"max_new_tokens": 30, "sampler": "greedy", "stop_ids": ()}
+    options: dict[str, Any] = {"max_new_tokens": 16, "sampler": "greedy", "stop_ids": ()}
     plain = generate(model, PROMPTS, **options)
     for decoding in ({"name": "speculative", "draft": "small", "n_draft": 3}, "prompt_lookup"):
         found = generate(model, PROMPTS, decoding=decoding, **options)

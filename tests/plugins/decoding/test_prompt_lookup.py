@@ -57,7 +57,7 @@ def test_a_text_that_repeats_itself_takes_few_calls(toy: Any, ask: Any, collect:
 
 
 def test_draws_keep_their_distribution(toy: Any, ask: Any, collect: Any) -> None:
-    n, step = 1000, toy(3, sharpness=0.7)
+    n, step = 700, toy(3, sharpness=0.7)
     one = lookup()
     # The prompt is made so that the first guess is there at once.
     found = torch.tensor(collect(one.decode(step, ask([[1, 2, 1, 2]] * n, 3))))  # (n, 3)

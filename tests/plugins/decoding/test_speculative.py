@@ -52,7 +52,7 @@ def test_greedy_text_is_that_of_plain_greedy(
 
 @pytest.mark.parametrize(("n_draft", "sharpness"), [(1, 1.0), (3, 0.3)])
 def test_draws_keep_their_distribution(toy: Any, ask: Any, collect: Any, n_draft: int, sharpness: float) -> None:
-    n, step = 1000, toy(3)
+    n, step = 700, toy(3)
     one = with_draft(near(step, toy, 3, 1.0), 3, n_draft)
     chain = (Temperature(TemperatureConfig(value=1 / sharpness)),)
     found = torch.tensor(collect(one.decode(step, ask([[1, 2]] * n, 3, chain=chain))))  # (n, 3)

@@ -32,7 +32,7 @@ def stage(vocab_size: int = 5, breakers: str = "", **options: Any) -> DRY:
 @pytest.mark.parametrize("reach", [None, 7, 12])
 def test_penalises_by_the_length_of_the_repetition(told, breakers: str, reach: int | None) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randint(4, (int(n),), generator=generator).tolist() for n in torch.arange(1, 24)]
+    rows = [torch.randint(4, (int(n),), generator=generator).tolist() for n in torch.arange(1, 20)]
     rows += [(row * 3)[: 2 * len(row) + 1] for row in rows if len(row) > 3]
     logits = torch.randn(len(rows), 5, generator=generator)
     one = stage(5, breakers, multiplier=0.7, base=1.5, allowed_length=2, range=reach)
