@@ -57,7 +57,7 @@ class GatedDeltaNetConfig(ComponentConfig):
     norm: Part | None = slot("norm", "rms", description="Norm on each head's output, before the gate.")
     negative_eigenvalues: bool = Field(False, description="β in (0, 2) in place of (0, 1).")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         n_qk_heads = self.n_qk_heads or self.n_heads
         if self.n_heads % n_qk_heads:
             divisors = [n for n in range(1, self.n_heads + 1) if self.n_heads % n == 0]
@@ -135,8 +135,10 @@ class GatedDeltaNet(Attention):
             projected[..., : self.mixed], self.conv_weight.squeeze(1), None, context.queries, tail
         )
         q, k, v = self.activation(mixed).split_with_sizes(self.split, -1)
-        q, k = (_unit(part.unflatten(-1, (self.n_qk_heads, -1))).transpose(1, 2) for part in (q, k))  # (B, G, T, Dh)
-        v = v.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dv)
+        q, k = (
+            _unit(torch.unflatten(part, -1, (self.n_qk_heads, -1))).transpose(1, 2) for part in (q, k)
+        )  # (B, G, T, Dh)
+        v = torch.unflatten(v, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dv)
         beta, log_decay = self._strengths(x)
         before = cache.read("state") if cache is not None else None
         y, state = delta_scan(q * self.head_dim**-0.5, k, v, beta, log_decay, context.queries, before)

@@ -44,7 +44,7 @@ class LightningConfig(ComponentConfig):
     norm: Part | None = slot("norm", "rms", description="Norm on the output of all heads together.")
     layer_decay: bool = Field(True, description="Slopes shrink with depth, to nearly nothing in the last layer.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         if self.head_dim is None and dim % self.n_heads:
             raise ConfigProblem(
                 "n_heads", f"dim ({dim}) must be a multiple of n_heads ({self.n_heads})", "change it, or give head_dim"
@@ -110,7 +110,7 @@ class Lightning(Attention):
         return LayerState(batch, length, dtype, device, registers=registers, register_dtype=wide)
 
     def forward(self, x: Tensor, context: Context, cache: LayerState | None = None) -> Tensor:
-        heads = self.activation(self.qkv(x)).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, 3·Dh)
+        heads = torch.unflatten(self.activation(self.qkv(x)), -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, 3·Dh)
         q, k, v = heads.chunk(3, -1)
         q, k = self.position.rotate(q, k, context)
         log_decay = self.log_decay.on(x.device).view(1, -1, 1)

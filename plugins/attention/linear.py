@@ -53,7 +53,7 @@ class LinearAttentionConfig(ComponentConfig):
     eps: float = Field(1e-6, gt=0, description="Added to that sum.")
     norm: Part | None = slot("norm", None, description="Norm on each head's output; what holds it when not normalised.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         if self.normalise and self.feature_map == "identity":
             raise ConfigProblem(
                 "normalise",

@@ -50,7 +50,7 @@ class MambaConfig(ComponentConfig):
     gate: Part | None = slot("activation", "silu", description="Applied to the gate z; null has no gate.")
     norm: Part | None = slot("norm", None, description="Norm on the latent of Δ, on B and on C, each by itself.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         derived = {"width": 2 * dim, "dt_rank": math.ceil(dim / 16)}
         return {field: value for field, value in derived.items() if getattr(self, field) is None}
 

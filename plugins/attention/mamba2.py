@@ -61,7 +61,7 @@ class Mamba2Config(ComponentConfig):
     dt_min: float = Field(0.0, ge=0, description="No step Δ is smaller.")
     dt_max: float | None = Field(None, gt=0, description="No step Δ is larger; null leaves them.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         n_heads = self._n_heads(dim)
         norm_groups = self.norm_groups or self.n_groups
         if n_heads % self.n_groups:
@@ -173,8 +173,8 @@ class Mamba2(Attention):
         tail = cache.read("tail") if cache is not None else None
         mixed, tail = causal_conv(mixed, self.conv_weight.squeeze(1), self.conv_bias, context.queries, tail)
         v, b, c = self.activation(mixed).split_with_sizes(self.mixed, -1)
-        v = v.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dh)
-        b, c = (part.unflatten(-1, (self.n_groups, -1)).transpose(1, 2) for part in (b, c))  # (B, G, T, N)
+        v = torch.unflatten(v, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dh)
+        b, c = (torch.unflatten(part, -1, (self.n_groups, -1)).transpose(1, 2) for part in (b, c))  # (B, G, T, N)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(dt.transpose(1, 2).to(wide) + self.dt_bias.to(wide).unsqueeze(-1))  # (B, H, T)
         if self.dt_min or self.dt_max is not None:

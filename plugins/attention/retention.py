@@ -48,7 +48,7 @@ class RetentionConfig(ComponentConfig):
     gate: Part | None = slot("activation", "silu", description="Applied to the gate on the output; null has no gate.")
     norm: Part | None = slot("norm", {"name": "rms", "affine": False}, description="Norm on each head's output.")
 
-    def derive(self, dim: int) -> dict[str, Any]:  # type: ignore[override]
+    def derive(self, dim: int) -> dict[str, Any]:
         if self.head_dim is None and dim % self.n_heads:
             raise ConfigProblem(
                 "n_heads", f"dim ({dim}) must be a multiple of n_heads ({self.n_heads})", "change it, or give head_dim"
