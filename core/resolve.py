@@ -300,7 +300,10 @@ class _Resolver(ConfigReader):
                 updates[name] = self._settle_child(value, asked, sizes)
             elif isinstance(value, list):
                 updates[name] = [self._settle_child(child, asked, sizes) for child in value]
-        return replace(part, config=config.model_copy(update=updates))
+        settled = replace(part, config=config.model_copy(update=updates))
+        if any(child.path in self.broken for _, child in settled.children()):
+            self.broken.add(part.path)  # it may ask its sub-parts for what could not be worked out
+        return settled
 
     def _ask(self, function: Callable[..., Any], *args: Any, path: KeyPath, sizes: Mapping[str, Any]) -> Any:
         """What a part makes of the sizes; None when they do not fit it or, after other problems, are not known."""
@@ -362,7 +365,7 @@ class _Resolver(ConfigReader):
     def _check_store(self, spec: ResolvedSpec) -> None:
         """What a layer reads of the context's store, an earlier one has left, and in the form wanted."""
         blocks = vars(spec).get("blocks", {})
-        if "layers" not in vars(spec) or self.broken & {("layers",), *(("blocks", name) for name in blocks)}:
+        if "layers" not in vars(spec) or any(path[0] in ("blocks", "layers") for path in self.broken if path):
             return
         uses = {name: _store_uses(block) for name, block in blocks.items()}
         if not any(reads for use in uses.values() for _, reads, _ in use):
