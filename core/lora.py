@@ -6,6 +6,7 @@ Hu et al. 2021, arXiv:2106.09685. A is drawn, B starts at zero, so an adapted de
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -26,8 +27,11 @@ class LoRAConfig(ComponentConfig):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on what the adapter reads, in training.")
     targets: list[str] | None = Field(
-        None, min_length=1, description="Names of the projections to adapt, such as qkv. Default: every one."
+        None, min_length=1, description="Names of the projections to adapt, such as qkv; null for every one."
     )
+
+    def derive(self) -> dict[str, Any]:
+        return {"alpha": float(self.rank)} if self.alpha is None else {}
 
 
 class AdaptedLinear(Linear):
@@ -41,7 +45,8 @@ class AdaptedLinear(Linear):
             self.bias.requires_grad_(False)
         self.lora_a = nn.Parameter(torch.empty(config.rank, base.in_features))
         self.lora_b = nn.Parameter(torch.zeros(base.out_features, config.rank))
-        self.scale = (config.rank if config.alpha is None else config.alpha) / config.rank
+        assert config.alpha is not None, "set by derive"
+        self.scale = config.alpha / config.rank
         self.dropout = config.dropout
 
     def start(self) -> None:

@@ -27,7 +27,7 @@ class TrainConfig(ComponentConfig):
     trainable: list[str] | None = Field(
         None,
         min_length=1,
-        description="Patterns of parameters' names that are trained, such as '*.lora_*'; the rest stays. Default: all.",
+        description="Patterns of parameters' names that are trained, such as '*.lora_*'; the rest stays. null: all.",
     )
     seed: int = Field(0, ge=0, description="Seeds weights, data order and dropout.")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text kept for validation.")

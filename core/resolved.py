@@ -60,7 +60,7 @@ class BlockConfig(ComponentConfig):
     attention: Part | None = slot("attention", description="What mixes tokens; null for a block without one.")
     ffn: Part | None = slot("ffn", description="What mixes channels; null for a block without one.")
     residual: Part = slot("residual", "plain", description="How a sublayer joins the stream.")
-    ffn_residual: Part | None = slot("residual", None, description="How the ffn joins it. Default: as `residual`.")
+    ffn_residual: Part | None = slot("residual", None, description="How the ffn joins it; null: as `residual` says.")
 
 
 class LayersConfig(ComponentConfig):
