@@ -48,7 +48,6 @@ class ExpertChoice(Router):
 
     Config = ExpertChoiceConfig
     paper = "Zhou et al. 2022, arXiv:2202.09368"
-    tokenwise = False
     tokenwise: ClassVar[bool] = False
 
     def __init__(self, config: ExpertChoiceConfig, dim: int, n_experts: int) -> None:
