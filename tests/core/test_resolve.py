@@ -374,7 +374,8 @@ def _open_fields(config: ComponentConfig) -> set[tuple[str, str]]:
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         for below in values:
             inner = below.config if isinstance(below, Part) else below
-            if isinstance(inner, ComponentConfig):
+            unused = isinstance(below, Part) and below.kind == "position"  # unless some attention takes it
+            if isinstance(inner, ComponentConfig) and not unused:
                 found |= _open_fields(inner)
     return found
 
@@ -383,6 +384,10 @@ def _open_fields(config: ComponentConfig) -> set[tuple[str, str]]:
 @given(spec=tiny_specs())
 def test_after_resolving_no_value_is_left_to_be_worked_out(spec: ResolvedSpec) -> None:
     assert not _open_fields(spec)
+    for block in spec.blocks.values():
+        attention: Any = block.attention
+        if attention is not None and attention.component.position_sizes(attention.config) is not None:
+            assert not _open_fields(block.position.config)
 
 
 @some
