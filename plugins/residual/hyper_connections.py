@@ -27,7 +27,7 @@ class HyperConnectionsConfig(ComponentConfig):
     norm: Part | None = slot(
         "norm",
         None,
-        description="On each stream before the mixtures are read off it. Default: LayerNorm without weights.",
+        description="On each stream before the mixtures are read off it. null: LayerNorm without weights.",
     )
     bounded: bool = Field(True, description="Whether a tanh bounds what the token adds to the mixtures.")
 
