@@ -16,6 +16,7 @@ class ModuleComponent(Component, nn.Module):
     """A component that is an `nn.Module`."""
 
     keeps_shape: ClassVar[bool] = False  # forward returns its first argument's shape; the dry run checks it
+    one_graph: ClassVar[bool] = True  # False: torch.compile has to run it in pieces, as what watches or reads values
 
     def __init__(self) -> None:
         nn.Module.__init__(self)

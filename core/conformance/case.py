@@ -63,7 +63,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     dim: int = DIMS[0]
     position: str = "none"  # of the decoder that hosts it
-    varied: bool = False  # one option changed: fewer splits are tried, the first example having had them all
+    varied: bool = False  # one option changed: fewer lengths are tried, the first example having had them all
 
     def __str__(self) -> str:
         said = ", ".join(f"{name}: {_say(value)}" for name, value in self.options.items())

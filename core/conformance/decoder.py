@@ -78,7 +78,7 @@ def documents_are_apart(case: Case) -> None:
 def rows_are_apart(case: Case) -> None:
     """A row's logits do not depend on the other rows, nor on padding before it."""
     decoder = in_order(case)
-    for length in (1, 2, 3, 6):
+    for length in (3,) if case.varied else (1, 2, 3, 6):
         ids = tokens(3, length)
         got = decoder(ids)
         for row in range(3):
@@ -90,7 +90,7 @@ def rows_are_apart(case: Case) -> None:
                 length=length,
                 row=row,
             )
-    for padding, length in ((1, 1), (1, 2), (2, 3), (7, 3)):
+    for padding, length in ((2, 3), (7, 3)) if case.varied else ((1, 1), (1, 2), (2, 3), (7, 3)):
         ids = tokens(2, padding + length + 2)
         is_padding = torch.arange(padding + length) < torch.tensor([[padding], [0]])  # (2, padding + length)
         cache = decoder.make_cache(2, ids.shape[1])
@@ -148,7 +148,7 @@ def documents_stay_apart_in_a_cache(case: Case) -> None:
 def a_cache_can_be_moved(case: Case) -> None:
     """A cache can be reordered, cloned, grown and, where it says so, cropped."""
     decoder = in_order(case)
-    for first, last in ((1, 1), (2, 2), (9, 3)):
+    for first, last in ((9, 3),) if case.varied else ((1, 1), (2, 2), (9, 3)):
         ids = tokens(3, first + last)
         cache = decoder.make_cache(3, first + last)
         decoder(ids[:, :first], cache=cache)
@@ -191,11 +191,12 @@ def a_layer_does_not_advance_the_cache(case: Case) -> None:
             return once(x, context, cache)  # type: ignore[operator]
 
         object.__setattr__(module, "forward", twice)
-    for split in ((1, 1), (2, 1), (3, 2, 1), (7, 5, 1)):
+    eager = case.decoder()
+    for split in ((2, 1), (7, 5, 1)) if case.varied else ((1, 1), (2, 1), (3, 2, 1), (7, 5, 1)):
         ids = tokens(2, sum(split))
         same(
             run(decoder, ids, split),
-            case.decoder()(ids),
+            eager(ids),
             "a layer that is run twice on the same tokens to give the same result",
             length=sum(split),
             calls_of=split,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from lamina.core import (
@@ -27,6 +29,7 @@ class AttentionTrace(AttentionWrapper):
     """Leaves `trace/LAYER/attention/NAME` in `context.store` of each pass."""
 
     Config = AttentionTraceConfig
+    one_graph: ClassVar[bool] = False  # it hooks into what it watches
 
     def __init__(self, config: AttentionTraceConfig, layer: int, wraps: Attention) -> None:
         super().__init__(config, wraps)
