@@ -63,7 +63,7 @@ def _function(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 def _layers(case: Case, fullgraph: bool) -> None:
     decoder = case.decoder()
-    split = (4, 1, 1)
+    split = (4, 1)
     ids = tokens(2, sum(split))
     want = decoder(ids)
     with _tracing():
