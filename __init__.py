@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "lamina.core.build": ("build",),
+    "lamina.core.chat": ("Chat",),
     "lamina.core.model": ("Model", "load", "save"),
     "lamina.core.registry": ("load_plugins",),
     "lamina.core.resolve": ("resolve",),
     "lamina.core.spec": ("load_spec",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-__all__ = ["Model", "build", "load", "load_plugins", "load_spec", "resolve", "save"]
+__all__ = ["Chat", "Model", "build", "load", "load_plugins", "load_spec", "resolve", "save"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,7 @@ def __getattr__(name: str) -> Any:
 
 if TYPE_CHECKING:
     from lamina.core.build import build as build
+    from lamina.core.chat import Chat as Chat
     from lamina.core.model import Model as Model
     from lamina.core.model import load as load
     from lamina.core.model import save as save

@@ -361,7 +361,7 @@ def plugin_check(target: str, quick: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-# ---- models: train, resume, generate, tokens
+# ---- models: train, resume, generate, chat, tokens
 
 
 @main.command()
@@ -545,6 +545,71 @@ def print_rows_notes(rows: Sequence[GeneratedRow]) -> None:
             Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False).print(
                 trace_table(row.token_texts, row.trace)
             )
+
+
+@main.command()
+@click.argument("model")
+@click.option("--template", type=PlacePath(), metavar="FILE", help="A Jinja chat template. Default: the model's own.")
+@click.option("--system", metavar="TEXT", help="The system message.")
+@click.option("--max-new-tokens", type=int, default=512, show_default=True, help="Tokens in an answer.")
+@click.option(
+    "--sampler",
+    "chain",
+    multiple=True,
+    metavar="STAGES",
+    help="Stages such as greedy, or temperature=0.8,top_p=0.95, or a YAML mapping. Default: the spec's.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--backend", default="eager", show_default=True, help="How the decoder is executed.")
+@click.option("--json", "as_json", is_flag=True, help="One turn: a message or a JSON list of messages from stdin.")
+def chat(
+    model: str,
+    template: Path | None,
+    system: str | None,
+    max_new_tokens: int,
+    chain: tuple[str, ...],
+    seed: int,
+    dtype: str,
+    device: str,
+    backend: str,
+    as_json: bool,
+) -> None:
+    """Talk with MODEL. /help lists what can be typed besides messages; piped lines are messages too.
+
+    --json answers what stdin holds with {"content": …, "token_ids": …, "stop": …}.
+    """
+    from lamina.core.chain import parse_chain
+    from lamina.core.chat import Chat
+    from lamina.core.chat_template import ChatTemplate
+    from lamina.core.chat_terminal import Terminal, piped_lines, read_messages, typed_lines
+    from lamina.core.model import load
+
+    own = None if template is None else ChatTemplate.read(template)
+    loaded = load(model, dtype=dtype, device=device, backend=component_choice(backend, "--backend"))
+    talk = Chat(
+        loaded,
+        own,
+        system=system,
+        messages=read_messages(sys.stdin.buffer.read()) if as_json else (),
+        max_new_tokens=max_new_tokens,
+        sampler=parse_chain(chain, loaded.registry) if chain else None,
+        seed=seed,
+    )
+    if as_json:
+        reply = talk.answer()
+        for _ in reply:
+            pass
+        print_json({"content": reply.text, "token_ids": reply.token_ids, "stop": reply.stop})
+        return
+    typed = sys.stdin.isatty()
+    if typed:
+        click.echo("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends the chat", err=True)
+    terminal = Terminal(
+        talk, lambda piece: click.echo(piece, nl=False), lambda text: click.echo(text, err=True), patient=typed
+    )
+    terminal.run(typed_lines() if typed else piped_lines())
 
 
 @main.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,7 +16,7 @@ from lamina.core.cache import Cache
 from lamina.core.component import Part
 from lamina.core.config_reader import say
 from lamina.core.continuation import Continuation
-from lamina.core.decoding import Decoding, OtherModel, Request
+from lamina.core.decoding import Decoding, OtherModel, Request, Step
 from lamina.core.errors import ConfigProblem, GenerationError
 from lamina.core.resolve import resolve_part
 from lamina.core.sampler import Sampler
@@ -118,9 +118,13 @@ def stream(
     stop: str | Sequence[str] = (),
     stop_ids: Iterable[int] | None = None,
     trace: bool = False,
+    step: Callable[[int], Step] | None = None,
 ) -> Stream:
-    """The text of `generate` with the same arguments, piece by piece as it becomes final; for one prompt."""
-    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids, trace)
+    """The text of `generate` with the same arguments, piece by piece as it becomes final; for one prompt.
+
+    `step`: room for so many new tokens -> what runs the decoder, by default with a cache of its own.
+    """
+    run = _Run(model, prompt, max_new_tokens, sampler, decoding, seed, stop, stop_ids, trace, step)
     if len(run.rows) != 1:
         raise GenerationError(f"only one prompt can be streamed, not {len(run.rows)}", hint="call generate instead")
     if model.tokenizer is None:
@@ -164,6 +168,10 @@ class DecoderStep:
         # Padding is a document of its own before the prompt: nothing sees it, and the prompt's positions begin at 0.
         documents = padding.long().neg() if bool(padding.any()) else None
         self.features = self._decoder.features(token_ids, document_ids=documents, cache=self._cache)  # (B, L, D)
+        return self.after_prompt()
+
+    def after_prompt(self) -> Tensor:
+        """Logits (B, V) after the last token of the prompts that `features` are of."""
         logits = self._known(self._decoder.head(self.features[:, -1:])[:, 0])
         if not bool((logits.amax(-1).isfinite() & ~logits.isnan().any(-1)).all()):
             raise GenerationError(
@@ -236,6 +244,7 @@ class _Run:
         stop: str | Sequence[str],
         stop_ids: Iterable[int] | None,
         trace: bool,
+        step: Callable[[int], Step] | None = None,
     ) -> None:
         decoder, tokenizer = model.decoder, model.tokenizer
         for name, number, least in (("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
@@ -282,6 +291,7 @@ class _Run:
         )
         strategy = _part(model, "decoding", "sample" if decoding is None else decoding)
         self.strategy: Decoding = _built(strategy, open_model=lambda directory: _other(model, directory), **told)
+        self.step = step
         self.decoder, self.n_known = decoder, None if tokenizer is None else tokenizer.vocab_size
         self.rows = [
             Continuation(
@@ -304,7 +314,8 @@ class _Run:
         training = [module for module in self.decoder.modules() if module.training]
         self.decoder.eval()
         try:
-            step = DecoderStep(self.decoder, int(self.request.limits.max()), self.n_known)
+            room = int(self.request.limits.max())
+            step = DecoderStep(self.decoder, room, self.n_known) if self.step is None else self.step(room)
             for tokens in self.strategy.decode(step, self.request):
                 for column in tokens.T.tolist():  # (B,)
                     yield [row.push(token) if token >= 0 else "" for row, token in zip(self.rows, column, strict=True)]
