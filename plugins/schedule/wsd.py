@@ -7,6 +7,7 @@ compared: Hägele et al. 2024, arXiv:2405.18392.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -14,7 +15,7 @@ from pydantic import Field
 from lamina.core import ComponentConfig, ConfigProblem, Register, Schedule, hookimpl, warm_up
 
 DECAY_FRACTION = 0.2
-SHAPES = {
+SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda t: 1 - t,
     "cosine": lambda t: (1 + math.cos(math.pi * t)) / 2,
     "sqrt": lambda t: 1 - math.sqrt(t),

@@ -197,7 +197,7 @@ class TiktokenTokenizer(Tokenizer):
 
 def matches_nothing(pattern: str) -> bool:
     """Whether a match may be empty, which the library's code does not survive."""
-    import regex  # which tiktoken brings
+    regex = load_extra("regex", "'lamina[tiktoken]'", "tokenizer 'tiktoken'")  # which tiktoken brings
 
     try:
         return regex.fullmatch(pattern, "") is not None
@@ -266,7 +266,7 @@ def read_tekken(data: dict[str, Any], config: TiktokenConfig, path: Path) -> Ran
 
 
 # The names that files without a list of their own mean, by id.
-OLD_SPECIAL = [
+OLD_SPECIAL: list[dict[str, Any]] = [
     {"rank": i, "token_str": name}
     for i, name in enumerate(
         [
