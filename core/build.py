@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from lamina.core.block import Block
-from lamina.core.component import Part, Sized, call_with
+from lamina.core.component import Part, Sized, call_with, parameters_of
 from lamina.core.decoder import Decoder, Head, InputEmbedding
 from lamina.core.errors import ConfigProblem, LaminaError, SpecError
 from lamina.core.module import Embedding, Linear, ModuleComponent, OutLinear
@@ -91,7 +90,7 @@ def _build(part: Part, sizes: Mapping[str, Any], given: Mapping[str, Any]) -> An
         else:
             built[name] = _child(request, sizes, given)
     offered = {**sizes, **given, **built}
-    wanted = inspect.signature(part.component).parameters
+    wanted = parameters_of(part.component)
     missing = [
         name
         for name, p in list(wanted.items())[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -191,5 +192,15 @@ def _plain(value: Any) -> Any:
 
 def call_with(function: Callable[..., Any], *args: Any, offered: Mapping[str, Any]) -> Any:
     """Call `function` with `args` and those of `offered` that its signature names."""
-    names = inspect.signature(function).parameters
+    names = parameters_of(function)
     return function(*args, **{name: value for name, value in offered.items() if name in names})
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function or of a class's constructor by name, of a method with the `self` of its class."""
+    return _parameters(getattr(function, "__func__", function))
+
+
+@lru_cache(maxsize=1024)  # a mixture asks this for each of thousands of experts
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters

@@ -115,6 +115,15 @@ def _reduce(x: Tensor, dims: Sequence[int] | None, keep: bool = False, *, dtype:
     return x.new_empty(sizes, dtype=dtype)
 
 
+def _sum(x: Tensor, dims: Sequence[int] | None, keep: bool = False, *, dtype: torch.dtype | None = None) -> Tensor:
+    whole = not (x.is_floating_point() or x.is_complex())
+    return _reduce(x, dims, keep, dtype=dtype or (torch.int64 if whole else x.dtype))
+
+
+def _filled(x: Tensor, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
+    return _like(x, dtype)
+
+
 def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     first = tensors[0]
     dim %= first.dim()
@@ -122,6 +131,19 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         if (*tensor.shape[:dim], *tensor.shape[dim + 1 :]) != (*first.shape[:dim], *first.shape[dim + 1 :]):
             raise RuntimeError(f"cannot join {list(first.shape)} and {list(tensor.shape)} along axis {dim}")
     sizes = [*first.shape[:dim], sum(tensor.shape[dim] for tensor in tensors), *first.shape[dim + 1 :]]
+    dtype = first.dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return torch.empty(sizes, dtype=dtype, device="meta")
+
+
+def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    first = tensors[0]
+    dim %= first.dim() + 1
+    for tensor in tensors[1:]:
+        if tensor.shape != first.shape:
+            raise RuntimeError(f"cannot stack {list(first.shape)} and {list(tensor.shape)}")
+    sizes = [*first.shape[:dim], len(tensors), *first.shape[dim:]]
     dtype = first.dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -144,6 +166,16 @@ def _gather(x: Tensor, dim: int, index: Tensor, **_: Any) -> Tensor:
     if index.dim() != x.dim():
         raise RuntimeError(f"a tensor of shape {list(x.shape)} cannot be gathered from by one of {list(index.shape)}")
     return x.new_empty(index.shape)
+
+
+def _scatter(x: Tensor, dim: int, index: Tensor, *_: Any, **__: Any) -> Tensor:
+    _gather(x, dim, index)
+    return x.new_empty(x.shape)
+
+
+def _scatter_in_place(x: Tensor, dim: int, index: Tensor, *_: Any, **__: Any) -> Tensor:
+    _gather(x, dim, index)
+    return x
 
 
 def _softmax(x: Tensor, dim: int, *options: Any, **_: Any) -> Tensor:
@@ -179,7 +211,16 @@ RULES: Mapping[Any, Callable[..., Any]] = {
     aten.addmm.default: _sum_and_product,
     aten.gather.default: _gather,
     aten.mean.dim: _reduce,
+    aten.sum.dim_IntList: _sum,
+    aten.full_like.default: _filled,
+    aten.ones_like.default: _filled,
+    aten.zeros_like.default: _filled,
     aten.roll.default: _contiguous,
+    aten.scatter.src: _scatter,
+    aten.scatter.value: _scatter,
+    aten.scatter_add.default: _scatter,
+    aten.scatter_add_.default: _scatter_in_place,
+    aten.stack.default: _stack,
     aten.topk.default: _topk,
     aten.tril.default: _contiguous,
     aten.triu.default: _contiguous,
