@@ -37,7 +37,12 @@ class ComponentConfig(BaseModel):
     """The options of one component: frozen, strictly typed, unknown keys refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+        defer_build=True,  # of well over a hundred Configs a spec reads a dozen
     )
 
     shorthand: ClassVar[tuple[str, ...]] = ()  # keys a person may write that are spelled out before this is read
