@@ -169,7 +169,7 @@ class Reply(Iterator[str]):
         (row,) = self._pieces.generation().rows(None)
         self._pieces = None
         self.text, self.token_ids = row.text, row.token_ids
-        self.stop = row.finish_reason or "interrupted"
+        self.stop = str(row.finish_reason) or "interrupted"
         if self.text or self.stop != "interrupted":
             self._messages.append({"role": "assistant", "content": self.text})
         else:
