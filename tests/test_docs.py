@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -199,3 +200,10 @@ def test_every_key_stands_in_the_page_on_specs() -> None:
     page = (ROOT / "docs" / "specs.md").read_text("utf-8")
     keys = [*ResolvedSpec.model_fields, *BlockConfig.model_fields]
     assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "reference" / "index.html").is_file()
