@@ -60,7 +60,7 @@ class _Accountant:
             layers=self.layers(),
             parameters=parameters_by_kind(decoder),
             total=_numel(decoder),
-            active=self.attempt("active parameters", self.active),
+            active=self.attempt("active parameters", lambda: active_parameters(decoder)),
             flops_forward=forward,
             flops_training=training,
             cache=cache,
@@ -102,10 +102,6 @@ class _Accountant:
             LayerGroup(tuple(found), name, describe_block(self.spec.blocks[name], self.spec), parameters)
             for (name, parameters), found in groups.items()
         ]
-
-    def active(self) -> int:
-        idle = {id(ffn): _numel(ffn) - ffn.active_parameters() for b in self.decoder.blocks if (ffn := b.ffn)}
-        return _numel(self.decoder) - sum(idle.values())
 
     def flops(self) -> tuple[int, int] | None:
         """Forward, and forward with backward, per token."""
@@ -183,6 +179,13 @@ def parameters_by_kind(decoder: Decoder) -> dict[str, int]:
         above = (".".join(path[:depth]) for depth in range(len(path) - 1, 0, -1))
         found[next((owners[prefix] for prefix in above if prefix in owners), path[0])] += parameter.numel()
     return dict(found.most_common())
+
+
+def active_parameters(decoder: Decoder) -> int:
+    """Parameters that take part in the work for one token: all but those of experts not chosen, the embedding's and
+    the head's among them."""
+    idle = {id(ffn): _numel(ffn) - ffn.active_parameters() for block in decoder.blocks if (ffn := block.ffn)}
+    return _numel(decoder) - sum(idle.values())
 
 
 def _part(module: nn.Module) -> object:
