@@ -88,8 +88,15 @@ def placement_table() -> Iterator[str]:
         yield f"| `{name}` | `{flow}` | {' | '.join('norm' if slot in filled else '' for slot in SLOTS)} |"
 
 
+def kind_table() -> Iterator[str]:
+    yield from ("| kind | components |", "|---|---|")
+    for kind in REGISTRY.kinds():
+        yield f"| {kind} | {words(REGISTRY.names(kind))} |"
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "commands": command_table,
+    "kinds": kind_table,
     "specs": spec_table,
     "placements": placement_table,
 }
@@ -273,6 +280,9 @@ def words(names: Iterable[str]) -> str:
 
 
 def run(arguments: list[str]) -> int:
+    for name, why in REGISTRY.failed.items():
+        print(f"plugin '{name}' failed to load: {why}")
+        return 1
     stale = [page for page, text in generated().items() if not page.exists() or page.read_text("utf-8") != text]
     if "--check" not in arguments:
         for page, text in generated().items():
