@@ -41,9 +41,39 @@ _HOME = {  # module -> the public names it holds
         "SpecError",
     ),
     "extras": ("load_extra",),
+    "family": (
+        "ACTIVATIONS",
+        "ConfigKeys",
+        "Family",
+        "Fixed",
+        "Item",
+        "Key",
+        "TemplateFamily",
+        "defaults",
+        "pick",
+        "put",
+        "without",
+    ),
     "ffn": ("FFN",),
     "joint_optimizer": ("JointOptimizer",),
+    "layout": (
+        "Chain",
+        "Each",
+        "Either",
+        "Inverse",
+        "Joined",
+        "Layout",
+        "Move",
+        "Offset",
+        "Reshaped",
+        "SAME",
+        "Stacked",
+        "Transposed",
+        "Woven",
+        "move",
+    ),
     "library_tokenizer": ("LibraryConfig", "LibraryTokenizer", "add_special", "told"),
+    "llama_like": ("LLAMA_KEYS", "LlamaLike", "TypedLayers", "llama_template", "overlay"),
     "lora": ("LoRAConfig", "adapt"),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
@@ -51,6 +81,8 @@ _HOME = {  # module -> the public names it holds
     "optimizer": ("Optimizer", "Schedule", "decay_groups", "hidden_matrices", "warm_up"),
     "position": ("Position",),
     "residual": ("Residual",),
+    "resolved": ("BlockConfig", "ResolvedSpec"),
+    "rope_keys": ("Rope",),
     "rope_scaling": ("FixedScaling", "RopeScaling", "rope_frequencies"),
     "rotary": ("Rotary", "RotaryConfig"),
     "router": ("Router", "RouterLinear", "Routing"),
@@ -126,12 +158,42 @@ if TYPE_CHECKING:
     from lamina.core.errors import RunFailure as RunFailure
     from lamina.core.errors import SpecError as SpecError
     from lamina.core.extras import load_extra as load_extra
+    from lamina.core.family import ACTIVATIONS as ACTIVATIONS
+    from lamina.core.family import ConfigKeys as ConfigKeys
+    from lamina.core.family import Family as Family
+    from lamina.core.family import Fixed as Fixed
+    from lamina.core.family import Item as Item
+    from lamina.core.family import Key as Key
+    from lamina.core.family import TemplateFamily as TemplateFamily
+    from lamina.core.family import defaults as defaults
+    from lamina.core.family import pick as pick
+    from lamina.core.family import put as put
+    from lamina.core.family import without as without
     from lamina.core.ffn import FFN as FFN
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
+    from lamina.core.layout import SAME as SAME
+    from lamina.core.layout import Chain as Chain
+    from lamina.core.layout import Each as Each
+    from lamina.core.layout import Either as Either
+    from lamina.core.layout import Inverse as Inverse
+    from lamina.core.layout import Joined as Joined
+    from lamina.core.layout import Layout as Layout
+    from lamina.core.layout import Move as Move
+    from lamina.core.layout import Offset as Offset
+    from lamina.core.layout import Reshaped as Reshaped
+    from lamina.core.layout import Stacked as Stacked
+    from lamina.core.layout import Transposed as Transposed
+    from lamina.core.layout import Woven as Woven
+    from lamina.core.layout import move as move
     from lamina.core.library_tokenizer import LibraryConfig as LibraryConfig
     from lamina.core.library_tokenizer import LibraryTokenizer as LibraryTokenizer
     from lamina.core.library_tokenizer import add_special as add_special
     from lamina.core.library_tokenizer import told as told
+    from lamina.core.llama_like import LLAMA_KEYS as LLAMA_KEYS
+    from lamina.core.llama_like import LlamaLike as LlamaLike
+    from lamina.core.llama_like import TypedLayers as TypedLayers
+    from lamina.core.llama_like import llama_template as llama_template
+    from lamina.core.llama_like import overlay as overlay
     from lamina.core.lora import LoRAConfig as LoRAConfig
     from lamina.core.lora import adapt as adapt
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
@@ -149,6 +211,9 @@ if TYPE_CHECKING:
     from lamina.core.optimizer import warm_up as warm_up
     from lamina.core.position import Position as Position
     from lamina.core.residual import Residual as Residual
+    from lamina.core.resolved import BlockConfig as BlockConfig
+    from lamina.core.resolved import ResolvedSpec as ResolvedSpec
+    from lamina.core.rope_keys import Rope as Rope
     from lamina.core.rope_scaling import FixedScaling as FixedScaling
     from lamina.core.rope_scaling import RopeScaling as RopeScaling
     from lamina.core.rope_scaling import rope_frequencies as rope_frequencies

@@ -84,7 +84,12 @@ def write_model(model: Model, folder: Path) -> None:
     (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.decoder.tensors().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "lamina.json").write_text(json.dumps(_manifest(spec), indent=2) + "\n", encoding="utf-8")
+    write_manifest(spec, folder)
+
+
+def write_manifest(spec: ResolvedSpec, folder: Path, **more: Any) -> None:
+    """`folder`/lamina.json: versions and the distributions of a spec's components, and what else is to be known."""
+    (folder / "lamina.json").write_text(json.dumps({**_manifest(spec), **more}, indent=2) + "\n", encoding="utf-8")
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> ComponentConfig:

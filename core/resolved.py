@@ -198,6 +198,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+SpecDumper = _Dumper  # for others that write specs
 
 
 def _is_text(word: str) -> bool:

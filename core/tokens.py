@@ -88,7 +88,7 @@ def find_tokenizer(source: str | Mapping[str, Any], registry: Registry) -> tuple
             return _of_spec(source, resolve(read_spec(path / "spec.yaml"), registry))
         if path.is_file() and path.suffix in SPECS:
             return _of_spec(source, resolve(load_spec(path), registry))
-        part, folder = _recognised(path, registry)
+        part, folder = recognise(path, registry)
         return source, part.name, _open(part, folder, source)
     if source.rpartition(":")[2] in registry.names("tokenizer"):
         part = resolve_part("tokenizer", source, registry)
@@ -123,7 +123,7 @@ def _of_spec(source: str, spec: ResolvedSpec) -> tuple[str, str, Tokenizer]:
     return source, spec.tokenizer.name, tokenizer
 
 
-def _recognised(path: Path, registry: Registry) -> tuple[Part, Path]:
+def recognise(path: Path, registry: Registry) -> tuple[Part, Path]:
     """The tokenizer component that opens this file, or a file of this directory, and the directory."""
     folder = path if path.is_dir() else path.parent
     entries = registry.entries("tokenizer")

@@ -1,0 +1,195 @@
+"""What the families built like Llama share: its config keys and its names of tensors, each open to change.
+
+Used by most `family` components; how is told in core/family.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from lamina.core.component import Part
+from lamina.core.family import ACTIVATIONS, ConfigKeys, Item, Key, TemplateFamily
+from lamina.core.layout import SAME, Either, Joined, Layout, Move, Stacked, Woven, move
+from lamina.core.resolved import BlockConfig, ResolvedSpec
+from lamina.core.rope_keys import Rope
+
+LLAMA_KEYS: tuple[Item, ...] = (
+    Key("vocab_size", "vocab_size", required=True),
+    Key("hidden_size", "dim", required=True),
+    Key("max_position_embeddings", "context_length", required=True),
+    Key("num_hidden_layers", "n_layers", required=True),
+    Key("num_attention_heads", "blocks.*.attention.n_heads", required=True),
+    Key("num_key_value_heads", "blocks.*.attention.n_kv_heads"),
+    Key("head_dim", "blocks.*.attention.head_dim"),
+    Key("intermediate_size", "blocks.*.ffn.hidden_dim", required=True),
+    Key("hidden_act", "blocks.*.ffn.activation", default="silu", values=ACTIVATIONS),
+    Key("rms_norm_eps", "norm.eps", "blocks.*.attention.qk_norm.eps", default=1e-6),
+    Key("tie_word_embeddings", "head.tied", default=False),
+    Rope(),
+)
+SLIDING: Mapping[str, Any] = {"name": "sliding"}
+TYPES = {"full_attention": "full", "sliding_attention": "sliding"}
+
+
+def llama_template(block: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Llama's spec without sizes. `block` is laid over its block; `blocks`, by role, has one such each."""
+    roles = changes.pop("blocks", None) or {"block": {}}
+    base = {"attention": {"name": "gqa"}, "ffn": {"name": "gated"}}
+    blocks = {role: overlay(overlay(base, block or {}), own) for role, own in roles.items()}
+    return {"norm": {"name": "rms"}, "embedding": {}, "head": {}, **changes, "blocks": blocks}
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, mappings key by key. A mapping with another `name` replaces the whole."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        old = merged.get(key)
+        merges = isinstance(value, Mapping) and isinstance(old, dict)
+        if merges and value.get("name", old.get("name")) == old.get("name"):
+            merged[key] = overlay(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+class LlamaLike(TemplateFamily):
+    """A decoder whose checkpoint is laid out as Llama's. Class attributes say where it differs."""
+
+    template: ClassVar[Mapping[str, Any]] = llama_template()
+    keys: ClassVar[tuple[Item, ...]] = LLAMA_KEYS
+    base_prefix: ClassVar[str] = "model."
+    ignored_keys: ClassVar[tuple[str, ...]] = ("pretraining_tp",)
+
+    embedding_name: ClassVar[str] = "model.embed_tokens"
+    layer_name: ClassVar[str] = "model.layers.{}"
+    norm_name: ClassVar[str] = "model.norm"
+    head_name: ClassVar[str] = "lm_head"
+    # Slots, and the checkpoint's names of their norms.
+    norms: ClassVar[Mapping[str, str]] = {
+        "attention_in": "input_layernorm",
+        "ffn_in": "post_attention_layernorm",
+    }
+    # Of queries, keys and values, as three or as one; of the output, and of what an attention may have besides.
+    attention_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
+        "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "out": "self_attn.o_proj",
+        "q_norm": "self_attn.q_norm",
+        "k_norm": "self_attn.k_norm",
+        "sinks": "self_attn.sinks",
+    }
+    qkv_weave: ClassVar[bool] = False  # whether a fused projection has its rows by group of query heads
+    ffn_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {
+        "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+        "up": "mlp.up_proj",
+        "down": "mlp.down_proj",
+    }
+    # Of a mixture of experts: `{}` is the expert's number; gate and up, down; and stacked, where checkpoints have that.
+    router_names: ClassVar[Mapping[str, str]] = {"linear": "mlp.gate"}
+    expert_names: ClassVar[tuple[str, str, str]] = (
+        "mlp.experts.{}.gate_proj",
+        "mlp.experts.{}.up_proj",
+        "mlp.experts.{}.down_proj",
+    )
+    stacked_names: ClassVar[tuple[str, str]] = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    shared_name: ClassVar[str] = "mlp.shared_expert"
+    shared_gate_name: ClassVar[str] = "mlp.shared_expert_gate"
+
+    def moves(self, spec: ResolvedSpec) -> Iterable[Move | Either]:
+        yield move("embedding.tokens", self.embedding_name)
+        for layer, name in enumerate(spec.layers.names):
+            at, to = self.layer_name.format(layer), f"layers.{layer}"
+            yield from self.layer_moves(at, to, spec.blocks[name])
+        yield move("norm", self.norm_name)
+        yield move("head", self.head_name)
+
+    def layer_moves(self, at: str, to: str, block: BlockConfig) -> Iterable[Move | Either]:
+        for slot, name in self.norms.items():
+            yield move(f"{to}.{slot}", f"{at}.{name}")
+        if block.attention is not None:
+            yield from self.attention_moves(at, f"{to}.attention", block.attention)
+        if block.ffn is not None:
+            yield from self.ffn_moves(at, f"{to}.ffn", block.ffn)
+
+    def attention_moves(self, at: str, to: str, attention: Part) -> Iterable[Move | Either]:
+        """`at` is the layer in the checkpoint, `to` the attention in the decoder."""
+        config: Any = attention.config
+        sizes = tuple(
+            heads * width
+            for heads, width in (
+                (config.n_heads, config.head_dim),
+                (config.n_kv_heads, config.head_dim),
+                (config.n_kv_heads, config.value_dim),
+            )
+        )
+        for ours, theirs in self.attention_names.items():
+            names = [f"{at}.{name}" for name in ([theirs] if isinstance(theirs, str) else theirs)]
+            layout: Layout = SAME
+            if ours == "qkv":
+                woven = Woven(config.n_kv_heads, tuple(size // config.n_kv_heads for size in sizes))
+                layout = Joined(sizes) if len(names) > 1 else woven if self.qkv_weave else SAME
+            yield move(f"{to}.{ours}", names, layout)
+
+    def ffn_moves(self, at: str, to: str, ffn: Part) -> Iterable[Move | Either]:
+        config: Any = ffn.config
+        if ffn.name != "moe":
+            yield from self.dense_moves({k: _at(at, v) for k, v in self.ffn_names.items()}, to, config.hidden_dim)
+            return
+        for ours, theirs in self.router_names.items():
+            yield move(f"{to}.router.{ours}", f"{at}.{theirs}")
+        yield Either((tuple(self.single_experts(at, to, config)), tuple(self.stacked_experts(at, to, config))))
+        if config.shared is not None:
+            names = {k: _swap(v, "mlp", f"{at}.{self.shared_name}") for k, v in self.ffn_names.items()}
+            yield from self.dense_moves(names, f"{to}.shared", config.shared.config.hidden_dim)
+            yield move(f"{to}.shared_gate", f"{at}.{self.shared_gate_name}")
+
+    def dense_moves(self, names: Mapping[str, tuple[str, ...]], to: str, width: int) -> Iterable[Move]:
+        for ours, theirs in names.items():
+            yield move(f"{to}.{ours}", theirs, Joined((width, width)) if len(theirs) == 2 else SAME)
+
+    def single_experts(self, at: str, to: str, config: Any) -> Iterable[Move]:
+        gate, up, down = (f"{at}.{name}" for name in self.expert_names)
+        width = config.expert.config.hidden_dim
+        for expert in range(config.n_experts):
+            below = f"{to}.experts.{expert}"
+            yield move(f"{below}.gate_up", (gate.format(expert), up.format(expert)), Joined((width, width)))
+            yield move(f"{below}.down", down.format(expert))
+
+    def stacked_experts(self, at: str, to: str, config: Any) -> Iterable[Move]:
+        for ours, theirs in zip(("gate_up", "down"), self.stacked_names, strict=True):
+            names = [f"{to}.experts.{expert}.{ours}" for expert in range(config.n_experts)]
+            yield move(names, f"{at}.{theirs}", Stacked(), weight="", bias="_bias")
+
+
+class TypedLayers(LlamaLike):
+    """Layers told apart by `layer_types`; roles `full` and `sliding`."""
+
+    types: ClassVar[Mapping[str, str]] = TYPES
+
+    def default_types(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        """What a config means that has no `layer_types`."""
+        return ["full_attention"] * n_layers
+
+    def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        default = self.default_types(config, n_layers)
+        found = config.get("layer_types") or default
+        if not isinstance(found, list) or len(found) != n_layers:
+            config.wrong("layer_types", f"not a list of {n_layers}, one for each layer")
+            return [self.types[name] for name in default]
+        if unknown := [name for name in found if name not in self.types]:
+            config.wrong("layer_types", f"no component honours {unknown[0]!r}; known: {', '.join(self.types)}")
+        return [self.types.get(name, next(iter(self.types.values()))) for name in found]
+
+    def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
+        names = {role: name for name, role in self.types.items()}
+        config["layer_types"] = [names[role] for role in roles]
+
+
+def _at(at: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{at}.{name}" for name in ([names] if isinstance(names, str) else names))
+
+
+def _swap(names: str | tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+    """Each name with its first part replaced."""
+    return tuple(f"{new}{name.removeprefix(old)}" for name in ([names] if isinstance(names, str) else names))

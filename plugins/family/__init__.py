@@ -1,0 +1,1 @@
+"""lamina's own family components."""

@@ -1,0 +1,23 @@
+"""OLMo 2: norms on what sublayers give, queries and keys normed over all heads.  OLMo team 2024, arXiv:2501.00656."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, defaults, hookimpl, llama_template
+
+
+class Olmo2(LlamaLike):
+    """OLMo 2."""
+
+    paper = "OLMo team 2024, arXiv:2501.00656"
+    model_types = ("olmo2",)
+    architecture = "Olmo2ForCausalLM"
+    template = llama_template({"placement": "output", "attention": {"qk_norm": {"name": "rms"}, "qk_norm_over": "all"}})
+    keys = (*defaults(LLAMA_KEYS, rms_norm_eps=1e-5), Key("attention_bias", "blocks.*.attention.bias", default=False))
+    norms: ClassVar = {"attention_out": "post_attention_layernorm", "ffn_out": "post_feedforward_layernorm"}
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("olmo2", Olmo2)
