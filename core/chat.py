@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lamina.core.cache import Cache
-from lamina.core.chat_template import ChatTemplate, find_template
+from lamina.core.chat_template import END_PLACES, ChatTemplate, find_template
 from lamina.core.errors import DataError, GenerationError
 from lamina.core.files import write_atomically
 from lamina.core.generate import Choice, DecoderStep, Stream, stream
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lamina.core.decoder import Decoder
     from lamina.core.model import Model
 
-END_OF_TURN = Path("tokenizer") / "generation_config.json"  # in a model directory: its eos_token_id, an id or a list
 ROLE = re.compile("[A-Za-z][A-Za-z_-]*")
 
 
@@ -262,12 +261,13 @@ def _special_texts(tokenizer: Tokenizer, folder: Path) -> dict[str, str]:
 def _end_ids(tokenizer: Tokenizer, folder: Path) -> set[int]:
     """The end of text and what the model's generation_config.json calls so."""
     ends = set() if tokenizer.eos_id is None else {tokenizer.eos_id}
-    path = folder / END_OF_TURN
-    if not path.exists():
-        return ends
-    named = Tokenizer.read_json(path).get("eos_token_id", [])
-    more = named if isinstance(named, list) else [] if named is None else [named]
-    wrong = [i for i in more if isinstance(i, bool) or not isinstance(i, int) or i < 0]
-    if wrong:
-        raise DataError(f"'{path}': eos_token_id must be a token id or a list of them, not {wrong[0]!r}")
-    return ends | set(more)
+    for path in (folder / place for place in END_PLACES):
+        if not path.is_file():
+            continue
+        named = Tokenizer.read_json(path).get("eos_token_id")
+        more = named if isinstance(named, list) else [] if named is None else [named]
+        wrong = [i for i in more if isinstance(i, bool) or not isinstance(i, int) or i < 0]
+        if wrong:
+            raise DataError(f"'{path}': eos_token_id must be a token id or a list of them, not {wrong[0]!r}")
+        ends |= set(more)
+    return ends

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from lamina.core.errors import GenerationError, Location, ModelError
 from lamina.core.tokenizer import Tokenizer
 
 PLACE = Path("tokenizer") / "chat_template.jinja"  # in a model directory
+JSON_PLACES = (PLACE.with_suffix(".json"), PLACE.with_name("tokenizer_config.json"))  # where others keep one
+END_PLACES = (Path("generation_config.json"), PLACE.with_name("generation_config.json"))  # eos_token_id: id or list
 LARGEST_TEMPLATE = 1 << 20  # bytes; the longest in use have some 20,000
 LONGEST_TEXT = 10_000_000  # characters a template may make of messages
 SECONDS, MEMORY = 1.0, 512 << 20  # of the processor, and bytes
@@ -168,10 +171,42 @@ class ChatTemplate:
         raise ModelError(f"the chat template {what}{why}", where=where, hint=hint)
 
 
-def find_template(folder: Path) -> ChatTemplate:
-    """The template in the model directory `folder`; ModelError says what to do when there is none."""
+def stored_template(folder: Path) -> ChatTemplate | None:
+    """The template in the model directory `folder`: a file of its own, or what a JSON file calls chat_template, one or
+    several by name."""
     if (folder / PLACE).is_file():
         return ChatTemplate.read(folder / PLACE)
+    for path in (folder / place for place in JSON_PLACES):
+        told = Tokenizer.read_json(path).get("chat_template") if path.is_file() else None
+        if isinstance(told, list):
+            named = [one for one in told if isinstance(one, dict)]
+            told = next((one.get("template") for one in named if one.get("name") == "default"), None)
+        if isinstance(told, str):
+            if len(told) > LARGEST_TEMPLATE:
+                raise ModelError(f"the chat template in '{path}' is longer than {LARGEST_TEMPLATE:,}; no template is")
+            return ChatTemplate(told, str(path))
+    return None
+
+
+def keep_template(source: Path, folder: Path) -> None:
+    """Give a model directory that is being written what chats need of the model or run it was made from, if any."""
+    if not any((source / name).is_file() for name in ("lamina.json", "train.json")):
+        return
+    template = stored_template(source)
+    if template is not None and not (folder / PLACE).exists():
+        (folder / PLACE).parent.mkdir(exist_ok=True)
+        (folder / PLACE).write_text(template.text, encoding="utf-8")
+    for place in END_PLACES:
+        if (source / place).is_file() and not (folder / place).exists():
+            (folder / place).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / place, folder / place)
+
+
+def find_template(folder: Path) -> ChatTemplate:
+    """The template in the model directory `folder`; ModelError says what to do when there is none."""
+    template = stored_template(folder)
+    if template is not None:
+        return template
     raise ModelError(
         f"the model has no chat template ('{folder / PLACE}' is not there)",
         hint="give one with --template FILE (template= in Python), or let the model go on with a text: lamina generate",

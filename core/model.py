@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lamina.core.build import build, build_part
+from lamina.core.chat_template import keep_template
 from lamina.core.component import ComponentConfig, Part
 from lamina.core.decoder import Decoder
 from lamina.core.errors import LaminaError, ModelError
@@ -81,6 +82,7 @@ def write_model(model: Model, folder: Path) -> None:
     spec = model.spec
     if model.tokenizer is not None and spec.tokenizer is not None:
         spec = spec.with_parts(tokenizer=replace(spec.tokenizer, config=save_tokenizer(model.tokenizer, folder)))
+    keep_template(spec.directory, folder)
     (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.decoder.tensors().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

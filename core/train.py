@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.core.build import as_device, build, build_part
+from lamina.core.chat_template import keep_template
 from lamina.core.component import Part, dump_config
 from lamina.core.corpus import Corpus
 from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
@@ -119,6 +120,8 @@ def create_run(
             note(begin.take(spec, folder / START))
             spec = _with_tokenizer_of(begin, spec)
         tokenizer, spec = _tokenizer_for(spec, source, folder, note)
+        if begin is not None:
+            keep_template(begin.folder, folder)
         note("tokenising")
         prepare(source, tokenizer, folder / "data", val_fraction=spec.train.val_fraction)
         try:

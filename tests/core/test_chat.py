@@ -17,6 +17,7 @@ from lamina.core.chat_terminal import Terminal, read_messages
 from lamina.core.errors import DataError, GenerationError, LaminaError, ModelError
 from lamina.core.model import Model, save
 from lamina.core.resolve import resolve_data
+from lamina.core.train import Trainer, create_run
 from lamina.plugins.tokenizer.bpe import BPEConfig, BPETokenizer
 
 CHATML = """\
@@ -157,16 +158,19 @@ def test_a_turn_ends_at_the_end_of_text_at_what_is_configured_and_at_what_the_te
 ) -> None:
     known = ends(model)
     file = model.spec.directory / "tokenizer" / "generation_config.json"
+    beside = model.spec.directory / "generation_config.json"
     assert Chat(model).stop_ids == {known["<|endoftext|>"], known["<|im_end|>"]}
     try:
         for told, more in ((known["<|stop|>"], {known["<|stop|>"]}), ([0, 7], {0, 7}), (None, set())):
             file.write_text(json.dumps({"eos_token_id": told}))
-            assert Chat(model).stop_ids == {known["<|endoftext|>"], known["<|im_end|>"]} | more
+            beside.write_text('{"eos_token_id": 9}')
+            assert Chat(model).stop_ids == {known["<|endoftext|>"], known["<|im_end|>"], 9} | more
         file.write_text('{"eos_token_id": "x"}')
         with pytest.raises(DataError, match=r"generation_config.json.*not 'x'"):
             Chat(model)
     finally:
         file.unlink()
+        beside.unlink()
     scripted([*said(model, "hello"), known["<|im_end|>"]])
     reply = Chat(model).stream("hi")
     assert list(reply)
@@ -267,6 +271,23 @@ def test_a_template_may_be_given_with_what_it_reads(model: Model, tmp_path: Path
     assert chat.token_ids() == [ends(model)["<|endoftext|>"], *said(model, "happyx")]
     with pytest.raises(ModelError, match="is not Jinja"):
         Chat(model, "{% if %}")
+
+
+def test_a_model_keeps_its_template_when_it_is_saved_and_trained_further(model: Model, tmp_path: Path) -> None:
+    file = model.spec.directory / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": 7}))
+    (tmp_path / "text.txt").write_text("the user and the assistant " * 400)
+    spec = resolve_data({**model.spec.dump(), "train": {"steps": 1, "batch_size": 1, "context": 8}})
+    try:
+        again = lamina.load(save(model, tmp_path / "again"))
+        run = create_run(spec, tmp_path / "text.txt", tmp_path / "run", start=model.spec.directory)
+    finally:
+        file.unlink()
+    Trainer(run).train()
+    for kept in (again, lamina.load(tmp_path / "run")):
+        chat = Chat(kept)
+        assert chat.template.text == CHATML
+        assert 7 in chat.stop_ids
 
 
 # The terminal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from functools import cache
 from pathlib import Path
@@ -289,4 +290,18 @@ def test_a_model_without_a_template_says_what_to_do(tmp_path: Path) -> None:
         find_template(tmp_path)
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "chat_template.jinja").write_text(CHATML)
+    assert find_template(tmp_path).text == CHATML
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("chat_template.json", CHATML),
+        ("tokenizer_config.json", CHATML),
+        ("tokenizer_config.json", [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]),
+    ],
+)
+def test_a_template_may_stand_in_a_json_file(name: str, told: object, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / name).write_text(json.dumps({"chat_template": told}))
     assert find_template(tmp_path).text == CHATML
