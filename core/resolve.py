@@ -280,7 +280,7 @@ class _Resolver(ConfigReader):
         """The same for options that are no component's."""
         updates = {name: self.settle(value, sizes) for name, value in vars(config).items() if isinstance(value, Part)}
         derived = self._ask(config.derive, path=path, sizes=sizes) or {}
-        self.origins |= {(*path, name): "derived" for name in derived}
+        self.origins |= {(*path, name): "derived" for name in _changed(config, derived)}
         return config.model_copy(update={**updates, **derived})
 
     def settle(self, part: Part, sizes: Mapping[str, Any]) -> Part:
@@ -291,7 +291,7 @@ class _Resolver(ConfigReader):
         if derived is None or requests is None:
             self.broken.add(part.path)
             return part
-        self.origins |= {(*part.path, name): "derived" for name in derived}
+        self.origins |= {(*part.path, name): "derived" for name in _changed(part.config, derived)}
         asked = [request for value in requests.values() for request in (value if isinstance(value, list) else [value])]
         updates: dict[str, Any] = {}
         for name in slots(type(config)):
@@ -443,6 +443,11 @@ def _store_uses(block: BlockConfig) -> list[tuple[Part, Mapping[str, Facts], Map
 def acts_at(position: Part) -> frozenset[str]:
     acts: frozenset[str] = position.component.acts_at()  # type: ignore[attr-defined]
     return acts
+
+
+def _changed(config: ComponentConfig, derived: Mapping[str, Any]) -> list[str]:
+    """What was worked out, and not merely given back as it was written."""
+    return [name for name, value in derived.items() if getattr(config, name) != value]
 
 
 def _provides_by_default(component: type[Component]) -> frozenset[str]:

@@ -359,6 +359,14 @@ def test_every_value_knows_where_it_came_from() -> None:
     assert origins[("train", "context")] == "derived"
 
 
+def test_what_was_written_is_not_called_derived_where_it_could_have_been() -> None:
+    position = "position: {name: rope, scaling: {name: yarn, original_context_length: 16, factor: 4}}"
+    origins = made(TOP.replace("position: rope", position) + ONE).origins
+    path = ("blocks", "block", "position", "scaling")
+    assert origins[(*path, "factor")].startswith("s.yaml:")
+    assert origins[(*path, "attention_factor")] == "derived"
+
+
 def test_the_size_of_the_vocabulary_is_the_tokenizers_where_it_is_known() -> None:
     assert made(TOP.replace("vocab_size: 64", "tokenizer: byte") + ONE).vocab_size == 257
     assert made(TOP.replace("vocab_size: 64", "vocab_size: 300\ntokenizer: byte") + ONE).vocab_size == 300
