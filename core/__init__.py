@@ -52,6 +52,7 @@ _HOME = {  # module -> the public names it holds
         "defaults",
         "pick",
         "put",
+        "with_default",
         "without",
     ),
     "ffn": ("FFN",),
@@ -73,7 +74,17 @@ _HOME = {  # module -> the public names it holds
         "move",
     ),
     "library_tokenizer": ("LibraryConfig", "LibraryTokenizer", "add_special", "told"),
-    "llama_like": ("LLAMA_KEYS", "LlamaLike", "TypedLayers", "llama_template", "overlay"),
+    "llama_like": (
+        "FULL_OR_SLIDING",
+        "LLAMA_KEYS",
+        "WINDOW",
+        "LlamaLike",
+        "SwitchedWindow",
+        "TypedLayers",
+        "WindowedLayers",
+        "llama_template",
+        "overlay",
+    ),
     "lora": ("LoRAConfig", "adapt"),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
@@ -168,6 +179,7 @@ if TYPE_CHECKING:
     from lamina.core.family import defaults as defaults
     from lamina.core.family import pick as pick
     from lamina.core.family import put as put
+    from lamina.core.family import with_default as with_default
     from lamina.core.family import without as without
     from lamina.core.ffn import FFN as FFN
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
@@ -189,9 +201,13 @@ if TYPE_CHECKING:
     from lamina.core.library_tokenizer import LibraryTokenizer as LibraryTokenizer
     from lamina.core.library_tokenizer import add_special as add_special
     from lamina.core.library_tokenizer import told as told
+    from lamina.core.llama_like import FULL_OR_SLIDING as FULL_OR_SLIDING
     from lamina.core.llama_like import LLAMA_KEYS as LLAMA_KEYS
+    from lamina.core.llama_like import WINDOW as WINDOW
     from lamina.core.llama_like import LlamaLike as LlamaLike
+    from lamina.core.llama_like import SwitchedWindow as SwitchedWindow
     from lamina.core.llama_like import TypedLayers as TypedLayers
+    from lamina.core.llama_like import WindowedLayers as WindowedLayers
     from lamina.core.llama_like import llama_template as llama_template
     from lamina.core.llama_like import overlay as overlay
     from lamina.core.lora import LoRAConfig as LoRAConfig

@@ -12,8 +12,8 @@ How to add one, for a model like Llama (most are):
 
 1. Copy `plugins/family/olmo2.py`, which has every part in a few lines. Derive from `LlamaLike` (core/llama_like.py),
    which knows a Llama's keys and tensor names, or from `TemplateFamily`, which knows none (`plugins/family/gpt2.py`).
-2. Write the template with `llama_template({...})`, whose argument is laid over Llama's block. What differs from layer to
-   layer is a role: `llama_template(blocks={"full": {...}, "sliding": {...}})`. Return each layer's role from `roles`,
+2. Write the template with `llama_template({...})`, whose argument is laid over Llama's block. What differs from layer
+   to layer is a role: `llama_template(blocks={"full": {...}, "sliding": {...}})`. Return each layer's role from `roles`,
    and say in `write_roles` which keys tell of them again (`TypedLayers` does both for `layer_types`). Templates must
    differ in what they fix, since that is how an exported spec's blocks are told apart.
 3. List the keys: `Key("rms_norm_eps", "norm.eps", default=1e-6)`. A path may begin with `blocks.*` for all roles; where
@@ -27,8 +27,8 @@ How to add one, for a model like Llama (most are):
 5. Say where tensors lie: `norms` by slot, `attention_names`, `ffn_names`, `expert_names`, or override `layer_moves`,
    `attention_moves` and `ffn_moves`, which yield `move("attention.qkv", (…q, …k, …v), Joined(sizes))`. Layouts are in
    core/layout.py. Tensors that a checkpoint may have besides, and that say nothing, are named in `ignored_tensors`.
-6. Name the module in `plugins/__init__.py` (or offer it by an entry point of your own), and add configs to the CASES of a
-   `tests/plugins/family/cases_*.py`.
+6. Name the module in `plugins/__init__.py` (or offer it by an entry point of your own), and add configs to the CASES of
+   a `tests/plugins/family/cases_*.py`.
 
 Export needs nothing more. It matches the spec's blocks with the template's roles, reads the keys' places, and imports
 what it has written: where that gives another spec, those parts are named as what the family cannot say.
@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -162,7 +162,8 @@ class Item(ABC):
 class Key(Item):
     """One key and the places of the spec that hold its value.
 
-    `values` translates, and refuses what it does not have; `older` are names the key once had.
+    `values` translates, and refuses what it does not have; `to` and its inverse `back` are for numbers said in another
+    way. `older` are names the key once had.
     """
 
     name: str
@@ -171,6 +172,8 @@ class Key(Item):
     values: Mapping[Any, Any] | None = None
     older: tuple[str, ...] = ()
     required: bool = False
+    to: Callable[[Any], Any] | None = None
+    back: Callable[[Any], Any] | None = None
 
     def __init__(
         self,
@@ -180,14 +183,12 @@ class Key(Item):
         values: Mapping[Any, Any] | None = None,
         older: Sequence[str] = (),
         required: bool = False,
+        to: Callable[[Any], Any] | None = None,
+        back: Callable[[Any], Any] | None = None,
     ) -> None:
         given = {"name": name, "paths": paths, "default": default, "values": values, "older": tuple(older)}
-        for key, value in {**given, "required": required}.items():
+        for key, value in {**given, "required": required, "to": to, "back": back}.items():
             object.__setattr__(self, key, value)
-
-    def with_default(self, default: Any) -> Key:
-        kept = {"values": self.values, "older": self.older, "required": self.required}
-        return Key(self.name, *self.paths, default=default, **kept)
 
     def read(self, config: ConfigKeys, data: Data) -> None:
         value = config.get(self.name, self.default, *self.older)
@@ -199,6 +200,12 @@ class Key(Item):
                 config.wrong(self.name, f"no component honours {value!r}; known: {known}")
                 return
             value = self.values[value]
+        if value is not None and self.to is not None:
+            try:
+                value = self.to(value)
+            except (TypeError, ValueError, ArithmeticError):
+                config.wrong(self.name, f"{value!r} cannot be")
+                return
         if value is not None:
             for path in self.paths:
                 put(data, path, value)
@@ -208,7 +215,7 @@ class Key(Item):
         if value is _ABSENT:
             config[self.name] = self.default
         elif self.values is None:
-            config[self.name] = value
+            config[self.name] = value if self.back is None or value is None else exact(self.back(value))
         else:
             name = value["name"] if isinstance(value, dict) else value
             config[self.name] = next((theirs for theirs, ours in self.values.items() if ours == name), self.default)
@@ -223,11 +230,16 @@ class Fixed(Item):
 
     def read(self, config: ConfigKeys, data: Data) -> None:
         found = config.get(self.name, self.value)
-        if found != self.value and found is not None:
+        if found != self.value and (found or self.value):
             config.wrong(self.name, f"no component honours {found!r}, only {self.value!r}")
 
     def write(self, data: Data, config: dict[str, Any]) -> None:
         config[self.name] = self.value
+
+
+def exact(value: float) -> float:
+    """A number that came out of roots and quotients, as the whole number next to it if there is one."""
+    return round(value) if abs(value - round(value)) < 1e-9 * abs(value) else value
 
 
 def without(items: Iterable[Item], *names: str) -> tuple[Item, ...]:
@@ -235,10 +247,17 @@ def without(items: Iterable[Item], *names: str) -> tuple[Item, ...]:
     return tuple(item for item in items if getattr(item, "name", None) not in names)
 
 
+def with_default(key: Key, default: Any) -> Key:
+    """The same key with another default."""
+    made = copy.copy(key)
+    object.__setattr__(made, "default", default)
+    return made
+
+
 def defaults(items: Iterable[Item], **values: Any) -> tuple[Item, ...]:
     """The same, keys called by these names having these defaults."""
     return tuple(
-        item.with_default(values[item.name]) if isinstance(item, Key) and item.name in values else item
+        with_default(item, values[item.name]) if isinstance(item, Key) and item.name in values else item
         for item in items
     )
 

@@ -29,7 +29,12 @@ LLAMA_KEYS: tuple[Item, ...] = (
     Key("tie_word_embeddings", "head.tied", default=False),
     Rope(),
 )
-SLIDING: Mapping[str, Any] = {"name": "sliding"}
+# The two roles of most models with windows.
+FULL_OR_SLIDING: Mapping[str, Any] = {
+    "full": {"attention": {"mask": "causal"}},
+    "sliding": {"attention": {"mask": {"name": "sliding"}}},
+}
+WINDOW = Key("sliding_window", "blocks.sliding.attention.mask.window")
 TYPES = {"full_attention": "full", "sliding_attention": "sliding"}
 
 
@@ -162,6 +167,16 @@ class LlamaLike(TemplateFamily):
             yield move(names, f"{at}.{theirs}", Stacked(), weight="", bias="_bias")
 
 
+class WindowedLayers(LlamaLike):
+    """All layers have a sliding window, or none has; roles `full` and `sliding`."""
+
+    template: ClassVar[Mapping[str, Any]] = llama_template(blocks=FULL_OR_SLIDING)
+    window: ClassVar[int | None] = None  # what a config means that says nothing
+
+    def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        return ["full" if config.get("sliding_window", self.window) is None else "sliding"] * n_layers
+
+
 class TypedLayers(LlamaLike):
     """Layers told apart by `layer_types`; roles `full` and `sliding`."""
 
@@ -184,6 +199,24 @@ class TypedLayers(LlamaLike):
     def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
         names = {role: name for name, role in self.types.items()}
         config["layer_types"] = [names[role] for role in roles]
+
+
+class SwitchedWindow(TypedLayers):
+    """The same, where `use_sliding_window` switches windows on, in Qwen's way from layer `max_window_layers` on."""
+
+    def default_types(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        first = config.get("max_window_layers", 28)
+        slides = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
+        return ["sliding_attention" if slides and layer >= first else "full_attention" for layer in range(n_layers)]
+
+    def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        config.get("max_window_layers")
+        roles = super().roles(config, n_layers)
+        return roles if config.get("use_sliding_window", False) else ["full"] * n_layers
+
+    def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
+        super().write_roles(roles, config)
+        config["use_sliding_window"] = "sliding" in roles
 
 
 def _at(at: str, names: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Rope(Item):
     layer_type: str | None = None
     own_original: bool = False
     partial: bool = False  # whether the model turns a part of each head where its config says so
+    flat: bool = True  # whether a `rope_parameters` or `rope_scaling` for all layers is about these
     theta_keys: tuple[str, ...] = ("rope_theta",)
     fraction_keys: tuple[str, ...] = ("partial_rotary_factor",)
 
@@ -78,6 +79,8 @@ class Rope(Item):
         found = older or newer or {}
         if self.layer_type is not None and isinstance(found, dict) and isinstance(found.get(self.layer_type), dict):
             found = found[self.layer_type]
+        elif not self.flat:
+            found = {}
         if not isinstance(found, dict):
             config.wrong("rope_parameters", f"{found!r} is no mapping")
             found = {}
@@ -121,6 +124,9 @@ class Rope(Item):
         places = pick(data, f"blocks.{self.role or '*'}.position")
         position = next((place for place in places if place["name"] == "rope"), None)
         if position is None:
+            if self.layer_type is not None:
+                usual = {"rope_type": "default", "rope_theta": self.theta}
+                config.setdefault("rope_parameters", {})[self.layer_type] = usual
             return
         parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": position["theta"]}
         if position["fraction"] != 1.0 or self.fraction != 1.0:
@@ -130,6 +136,8 @@ class Rope(Item):
             known = SCALINGS[scaling["name"]]
             parameters["rope_type"] = scaling["name"]
             parameters |= {key: scaling[ours] for key, ours in known.items() if scaling[ours] is not None}
+            if "mscale" in parameters:
+                del parameters["attention_factor"]  # it follows
             if self.own_original:
                 config[ORIGINAL] = scaling.get("original_context_length")
         if self.layer_type is None:

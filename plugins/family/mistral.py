@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, ConfigKeys, Key, LlamaLike, Register, hookimpl, llama_template
+from lamina.core import LLAMA_KEYS, WINDOW, Register, WindowedLayers, hookimpl, with_default
 
 
-class Mistral(LlamaLike):
+class Mistral(WindowedLayers):
     """Mistral 7B and its successors of the same shape."""
 
     paper = "Jiang et al. 2023, arXiv:2310.06825"
     model_types = ("mistral",)
     architecture = "MistralForCausalLM"
     rank = 10
-    template = llama_template(
-        blocks={"full": {"attention": {"mask": "causal"}}, "sliding": {"attention": {"mask": {"name": "sliding"}}}}
-    )
-    keys = (*LLAMA_KEYS, Key("sliding_window", "blocks.sliding.attention.mask.window"))
-
-    def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
-        return ["full" if config.get("sliding_window", 4096) is None else "sliding"] * n_layers
+    window = 4096
+    keys = (*LLAMA_KEYS, with_default(WINDOW, 4096))
 
 
 @hookimpl

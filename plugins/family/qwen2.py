@@ -1,0 +1,20 @@
+"""Qwen2 and Qwen2.5: Llama with biases on queries, keys and values, windows in upper layers.  Yang et al. 2024, arXiv:2407.10671."""
+
+from __future__ import annotations
+
+from lamina.core import FULL_OR_SLIDING, LLAMA_KEYS, WINDOW, Register, SwitchedWindow, hookimpl, llama_template
+
+
+class Qwen2(SwitchedWindow):
+    """Qwen2 and Qwen2.5."""
+
+    paper = "Yang et al. 2024, arXiv:2407.10671"
+    model_types = ("qwen2",)
+    architecture = "Qwen2ForCausalLM"
+    template = llama_template({"attention": {"bias": True, "out_bias": False}}, blocks=FULL_OR_SLIDING)
+    keys = (*LLAMA_KEYS, WINDOW)
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("qwen2", Qwen2)
