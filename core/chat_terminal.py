@@ -20,6 +20,8 @@ HELP = """\
 /exit          end, as Ctrl-D does
 Ctrl-C stops an answer. A message that begins with / is written with //."""
 COMMANDS = ("/system", "/reset", "/save", "/help", "/exit")
+# What would move the cursor or change the terminal is shown by its number: a model may say anything.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 NOTES = {
     "length": "(cut at {n} tokens: --max-new-tokens allows more)",
     "context": "(cut where the context is full: /reset begins anew)",
@@ -44,6 +46,8 @@ class Terminal:
                 if not self.take(line):
                     return
             except EOFError:
+                if self.patient:
+                    self.write("\n")
                 return
             except LaminaError as error:
                 if not self.patient:
@@ -69,7 +73,7 @@ class Terminal:
         reply = self.chat.stream(text)
         try:
             for piece in reply:
-                self.write(piece)
+                self.write(piece.translate(CONTROLS) if self.patient else piece)
         except KeyboardInterrupt:
             if not self.patient:
                 raise
@@ -96,7 +100,9 @@ class Terminal:
             self.save(rest)
         else:
             hint = did_you_mean(name, COMMANDS) or "/help lists the commands"
-            raise GenerationError(f"there is no command {name!r:.40}", hint=f"{hint}; // begins a message with /")
+            raise GenerationError(
+                f"there is no command {name!r:.40}", hint=hint, note="a message that begins with / is written with //"
+            )
         return True
 
     def save(self, name: str) -> None:

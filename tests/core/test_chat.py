@@ -13,7 +13,7 @@ from tiny_specs import build_moved
 
 import lamina
 from lamina.core.chat import Chat
-from lamina.core.chat_terminal import Terminal, read_messages
+from lamina.core.chat_terminal import CONTROLS, Terminal, read_messages
 from lamina.core.errors import DataError, GenerationError, LaminaError, ModelError
 from lamina.core.model import Model, save
 from lamina.core.resolve import resolve_data
@@ -332,7 +332,8 @@ def test_commands_do_what_help_says(model: Model, tmp_path: Path) -> None:
     assert "did you mean '/reset'" in notes
     assert "/save needs a file" in notes
     assert "Ctrl-D" in notes
-    assert screen.out == "".join(m["content"] + "\n" for m in [*saved, *chat.messages] if m["role"] == "assistant")
+    answers = [m["content"] for m in [*saved, *chat.messages] if m["role"] == "assistant"]
+    assert screen.out == "".join(answer.translate(CONTROLS) + "\n" for answer in answers)
 
 
 def test_nothing_is_overwritten(model: Model, tmp_path: Path) -> None:
@@ -357,9 +358,16 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(model: Model) -> None:
     screen = Impatient(chat, "hello", "/exit", "never read")
     assert screen.notes == ["(stopped)"]
     assert screen.lines == ["never read"]
-    assert screen.out == chat.messages[1]["content"] + "\n"
+    assert screen.out == chat.messages[1]["content"].translate(CONTROLS) + "\n"
     with pytest.raises(KeyboardInterrupt):
         Impatient(Chat(model, max_new_tokens=50, sampler="greedy"), "hello", patient=False)
+
+
+def test_an_answer_cannot_command_the_terminal(model: Model, scripted: Any) -> None:
+    answer = [*said(model, "a\x1b]0;x\x07\tb\nc"), ends(model)["<|im_end|>"]]
+    scripted(answer, answer)
+    assert Screen(Chat(model), "hello").out == "a\\x1b]0;x\\x07\tb\nc\n\n"
+    assert Screen(Chat(model), "hello", patient=False).out == "a\x1b]0;x\x07\tb\nc\n"
 
 
 def test_a_mistake_ends_a_script_and_not_a_chat(model: Model) -> None:
