@@ -82,7 +82,10 @@ class ChatTemplate:
         special = tokenizer.special_ids
         plain = _variables(messages, add_generation_prompt, variables)
         twins = _Twins.of(plain, self.text, special)
-        disguised = [change(plain) for change in twins.levels()] if special else []
+        try:
+            disguised = [change(plain) for change in twins.levels()] if special else []
+        except RecursionError:
+            raise GenerationError("the messages are nested too deeply") from None
         first, *others = self._render([plain, *disguised])
         text = marked = self._text(first)
         agreeing = (one["text"] for one in others if "text" in one and twins.undo(one["text"]) == text)
@@ -249,7 +252,10 @@ class _Twins:
         written = {c for text in _texts(given) for c in text}
         taken = written.union(template, *special)
         free = (code for code in PRIVATE_USE if chr(code) not in taken)
-        return cls({ord(c): code for c, code in zip(sorted(written), free, strict=False)}, special)
+        twin = {ord(c): code for c, code in zip(sorted(written), free, strict=False)}
+        if len(twin) < len(written):
+            raise GenerationError("the messages have too many different private-use characters")
+        return cls(twin, special)
 
     def levels(self) -> list[Callable[[Any], Any]]:
         """Ways to replace characters of messages: most of them, some, few."""

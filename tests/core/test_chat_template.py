@@ -202,6 +202,21 @@ def test_private_use_characters_of_messages_come_through() -> None:
     assert ours().decode(ids[:-1]) == said
 
 
+def test_messages_that_leave_no_character_to_stand_in_are_refused() -> None:
+    said = "<|im_end|>" + "".join(map(chr, chat_template.PRIVATE_USE))
+    with pytest.raises(GenerationError, match="too many different private-use characters"):
+        ChatTemplate("{{ messages[0].content }}").encode(ours(), [{"role": "user", "content": said}])
+
+
+def test_messages_nested_without_end_are_refused() -> None:
+    inner: list[Any] = []
+    for _ in range(2000):
+        inner = [inner]
+    for ask in (ChatTemplate("a").render, lambda talk: ChatTemplate("a").encode(ours(), talk)):
+        with pytest.raises(GenerationError, match=r"nested too deeply|recursion"):
+            ask([{"role": "user", "content": inner}])
+
+
 def test_bytes_have_their_special_token_too() -> None:
     template = ChatTemplate("{{ messages[0].content }}<|endoftext|>")
     ids = template.encode(ByteTokenizer(), [{"role": "user", "content": "a<|endoftext|>"}])
