@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from lamina.core import Norm, Span
 from lamina.core.build import build
 from lamina.core.resolve import resolve
+from lamina.core.resolved import ResolvedSpec
 from lamina.core.spec import load_spec
 
 VOCAB, DIM, HIDDEN, EXPERTS, WINDOW, LENGTH = 61, 32, 24, 8, 5, 14
@@ -69,7 +70,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-0.6b": ("Qwen3", {"rope_parameters": theta(1_000_000.0), "tie_word_embeddings": True}),
     "qwen3-30b-a3b": ("Qwen3Moe", {"rope_parameters": theta(1_000_000.0), "norm_topk_prob": True}),
     "gemma-2-2b": ("Gemma2", {}),
-    "gemma-3-1b": ("Gemma3Text", {}),
+    "gemma-3-1b": ("Gemma3Text", {"sliding_window": 512}),
     "phi-3-mini": ("Phi3", {"sliding_window": 2047}),
     "olmo-2-7b": ("Olmo2", {"rms_norm_eps": 1e-6, "rope_parameters": theta(500_000.0)}),
     "deepseek-v3": (
@@ -83,10 +84,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def small(name: str, config: str, published: dict[str, Any]) -> Small:
+def small(spec: ResolvedSpec, config: str) -> Small:
     """What makes the spec and transformers' config small, alike."""
-    spec = load_spec(name).resolved
-    assert spec is not None
     blocks = list(spec.blocks)
     top = "block" if blocks == ["block"] else f"blocks.{blocks[0]}"  # the others extend it
     attention, ffn = spec.blocks[blocks[-1]].attention, spec.blocks[blocks[-1]].ffn
@@ -132,8 +131,13 @@ def small(name: str, config: str, published: dict[str, Any]) -> Small:
 @torch.no_grad()
 def test_a_spec_computes_what_the_published_model_computes(name: str) -> None:
     config, published = PUBLISHED[name]
-    ours, sizes = small(name, config, published)
-    made = getattr(transformers, f"{config}Config")(**{**published, **sizes}, attn_implementation="eager")
+    family, spec = getattr(transformers, f"{config}Config"), load_spec(name, registry=REGISTRY).resolved
+    assert spec is not None
+    masks = [block.attention.config.mask for block in spec.blocks.values() if block.attention.name == "gqa"]
+    windows = {mask.config.window for mask in masks if mask.name == "sliding"}
+    assert windows == {getattr(family(**published), "sliding_window", None)} - {None}
+    ours, sizes = small(spec, config)
+    made = family(**{**published, **sizes}, attn_implementation="eager")
     theirs, weights = moved(transformers.AutoModelForCausalLM.from_config(made))
     for key, buffer in theirs.named_buffers():
         if key.endswith("e_score_correction_bias"):
