@@ -712,5 +712,53 @@ def bench(
     )
 
 
+# ---- checkpoints: import, export
+
+
+@main.command("import")
+@click.argument("source", metavar="SRC", type=PlacePath())
+@click.argument("target", metavar="DEST", type=PlacePath())
+@click.option("--family", metavar="NAME", help="The family to read it as. Default: the one for its model_type.")
+@click.option("--ignore", multiple=True, metavar="KEY", help="A key of config.json that does not matter; repeatable.")
+@json_option
+def import_command(source: Path, target: Path, family: str | None, ignore: tuple[str, ...], as_json: bool) -> None:
+    """Make the model directory DEST of SRC, a Hugging Face directory with safetensors."""
+    from dataclasses import asdict
+
+    from lamina.core.importing import import_model
+    from lamina.core.units import count
+
+    done = import_model(source, target, family=family, ignore=ignore, tell=lambda line: click.echo(line, err=True))
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        what = f"{done.family}, {count(done.parameters)} parameters, {done.dtype}, tokenizer {done.tokenizer or 'none'}"
+        click.echo(f"{target}: {what}; next: lamina inspect {target}")
+
+
+@main.command("export")
+@click.argument("source", metavar="MODEL", type=PlacePath())
+@click.argument("target", metavar="OUT", type=PlacePath())
+@click.option("--format", default="hf", show_default=True, help="hf: what transformers loads.")
+@click.option("--family", metavar="NAME", help="The family to write it as. Default: one that its spec fits.")
+@json_option
+def export_command(source: Path, target: Path, format: str, family: str | None, as_json: bool) -> None:
+    """Write MODEL into OUT as other libraries read it, where its spec fits a published family."""
+    from dataclasses import asdict
+
+    from lamina.core.exporting import export_model
+    from lamina.core.units import count
+
+    done = export_model(source, target, format=format, family=family, tell=lambda line: click.echo(line, err=True))
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        click.echo(f"{target}: {done.family}, {count(done.parameters)} parameters, {done.dtype}")
+
+
 if __name__ == "__main__":
     main()

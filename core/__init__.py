@@ -50,6 +50,8 @@ _HOME = {  # module -> the public names it holds
         "Key",
         "TemplateFamily",
         "defaults",
+        "inverse_root",
+        "inverse_square",
         "pick",
         "put",
         "with_default",
@@ -177,6 +179,8 @@ if TYPE_CHECKING:
     from lamina.core.family import Key as Key
     from lamina.core.family import TemplateFamily as TemplateFamily
     from lamina.core.family import defaults as defaults
+    from lamina.core.family import inverse_root as inverse_root
+    from lamina.core.family import inverse_square as inverse_square
     from lamina.core.family import pick as pick
     from lamina.core.family import put as put
     from lamina.core.family import with_default as with_default

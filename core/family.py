@@ -13,8 +13,8 @@ How to add one, for a model like Llama (most are):
 1. Copy `plugins/family/olmo2.py`, which has every part in a few lines. Derive from `LlamaLike` (core/llama_like.py),
    which knows a Llama's keys and tensor names, or from `TemplateFamily`, which knows none (`plugins/family/gpt2.py`).
 2. Write the template with `llama_template({...})`, whose argument is laid over Llama's block. What differs from layer
-   to layer is a role: `llama_template(blocks={"full": {...}, "sliding": {...}})`. Return each layer's role from `roles`,
-   and say in `write_roles` which keys tell of them again (`TypedLayers` does both for `layer_types`). Templates must
+   to layer is a role: `llama_template(blocks={"full": {...}, "sliding": {...}})`. Return each layer's from `roles`, and
+   say in `write_roles` which keys tell of them again (`TypedLayers` does both for `layer_types`). Templates must
    differ in what they fix, since that is how an exported spec's blocks are told apart.
 3. List the keys: `Key("rms_norm_eps", "norm.eps", default=1e-6)`. A path may begin with `blocks.*` for all roles; where
    a template has no part at a path the key sets nothing there. Take keys from the base by name with
@@ -240,6 +240,16 @@ class Fixed(Item):
 def exact(value: float) -> float:
     """A number that came out of roots and quotients, as the whole number next to it if there is one."""
     return round(value) if abs(value - round(value)) < 1e-9 * abs(value) else value
+
+
+def inverse_root(value: float) -> float:
+    """1 / sqrt(value): a scale of scores from the width it stands for."""
+    return float(value**-0.5)
+
+
+def inverse_square(value: float) -> float:
+    """1 / value², which undoes `inverse_root`."""
+    return float(value**-2)
 
 
 def without(items: Iterable[Item], *names: str) -> tuple[Item, ...]:

@@ -36,7 +36,10 @@ def tidy(data: Data, registry: Registry) -> Data:
     if len(blocks) > 1:
         first = next(iter(blocks))
         for name in list(blocks)[1:]:
-            blocks[name] = {"extends": first, **blocks[name]}
+            plain = blocks[name]
+            blocks[name] = {"extends": first, **_over(plain, blocks[first], wanted["blocks"][name])}
+            if not _means(data, wanted, registry):
+                blocks[name] = plain
     for path in list(_paths(data)):
         if path in KEPT or path[-1] == "extends" or path[0] in ("layers", "tokenizer", "sampler"):
             continue
@@ -56,6 +59,19 @@ def tidy(data: Data, registry: Registry) -> Data:
         del data["blocks"]
         data["layers"] = data["layers"]["n_layers"]
     return _order(data)
+
+
+def _over(block: Data, base: Data, resolved: Data) -> Data:
+    """A block that says all its base says, so that it inherits no value that it has not."""
+    made = dict(block)
+    for key, value in base.items():
+        if key not in made and key in resolved:
+            made[key] = resolved[key]
+            continue
+        mappings = all(isinstance(part, dict) for part in (value, made.get(key), resolved.get(key)))
+        if mappings and made[key].get("name") == value.get("name"):
+            made[key] = _over(made[key], value, resolved[key])
+    return made
 
 
 def meaning(spec: ResolvedSpec) -> Data:

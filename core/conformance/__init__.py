@@ -21,6 +21,7 @@ from lamina.core.conformance import (  # noqa: F401  # they add their checks
     decoder,
     decoding,
     every,
+    family,
     ffn,
     mask,
     modules,

@@ -1,4 +1,4 @@
-"""Gemma: Llama with scaled embeddings, weights from zero in its norms, a gate by gelu.  Gemma team 2024, arXiv:2403.08295."""
+"""Gemma: Llama with scaled embeddings, weights from zero in its norms.  Gemma team 2024, arXiv:2403.08295."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gemma 2: Gemma with norms on both sides, windows in every other layer, capped scores.  Gemma team 2024, arXiv:2408.00118."""
+"""Gemma 2: Gemma with norms on both sides, windows in every other layer, caps.  Gemma team 2024, arXiv:2408.00118."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gemma 3, text: Gemma 2 with norms on heads in place of caps, and two rotary bases.  Gemma team 2025, arXiv:2503.19786."""
+"""Gemma 3, text: Gemma 2 with norms on heads in place of caps, two bases.  Gemma team 2025, arXiv:2503.19786."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPT-NeoX and Pythia: parallel sublayers with a norm each, a part of each head turned.  Black et al. 2022, arXiv:2204.06745."""
+"""GPT-NeoX and Pythia: parallel sublayers, a part of each head turned.  Black et al. 2022, arXiv:2204.06745."""
 
 from __future__ import annotations
 

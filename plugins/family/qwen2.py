@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5: Llama with biases on queries, keys and values, windows in upper layers.  Yang et al. 2024, arXiv:2407.10671."""
+"""Qwen2 and Qwen2.5: Llama with biases on queries, keys and values.  Yang et al. 2024, arXiv:2407.10671."""
 
 from __future__ import annotations
 

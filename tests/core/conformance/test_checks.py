@@ -21,6 +21,7 @@ from lamina.core import (
     Backend,
     Component,
     ComponentConfig,
+    ConfigKeys,
     Context,
     Corpus,
     Decoder,
@@ -29,12 +30,14 @@ from lamina.core import (
     History,
     LayerState,
     Linear,
+    LlamaLike,
     Mask,
     Norm,
     Optimizer,
     Register,
     Request,
     Residual,
+    ResolvedSpec,
     Router,
     RouterLinear,
     Routing,
@@ -992,7 +995,37 @@ class WrongWidth(FixedScaling):
         super().__init__([1.0] * (width // 2 + 1))
 
 
-GOOD = (Decay, Half, Halving, Join, Choose, Window, Stage, Take, Bytes, Descend, Constant)
+class Small(LlamaLike):
+    """Keeps every contract of a family."""
+
+    model_types = ("small",)
+    architecture = "SmallForCausalLM"
+
+
+@caught_by("names what it serves")
+class Nameless(Small):
+    """Serves nothing."""
+
+    model_types = ()
+
+
+@caught_by("strange configs")
+class Credulous(Small):
+    """Takes a number to be one."""
+
+    def read(self, config: ConfigKeys) -> dict[str, Any]:
+        return {**super().read(config), "dim": config.get("hidden_size", 1) * 2 + 1}
+
+
+@caught_by("any spec")
+class Narrow(Small):
+    """Knows only what it wrote itself."""
+
+    def write(self, spec: ResolvedSpec) -> dict[str, Any]:
+        return {"hidden_size": spec.blocks["sliding"]}
+
+
+GOOD = (Small, Decay, Half, Halving, Join, Choose, Window, Stage, Take, Bytes, Descend, Constant)
 
 
 @pytest.mark.parametrize(("component", "name"), CAUGHT, ids=lambda value: getattr(value, "__name__", value))
