@@ -238,10 +238,10 @@ def test_a_template_that_ends_no_turn_has_no_such_token() -> None:
 
 
 TRICKS = {
-    "for ever": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "longer than 0.5 s"),
+    "for ever": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "longer than 0.3 s"),
     "one long operation": (
         "{% set x = 7 ** 9999999 %}{{ x % 10 }}{% set y = x * x * x * x * x * x %}",
-        "longer than 0.5 s",
+        "longer than 0.3 s",
     ),
     "large range": ("{% for i in range(10**9) %}x{% endfor %}", "counts too far"),
     "large text": ("{{ 'a' * 10**9 }}", "more than 128 MiB"),
@@ -266,9 +266,9 @@ TRICKS = {
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_strangers_trick_is_refused_by_name(trick: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "SECONDS", 0.5)
-    monkeypatch.setattr(chat_template, "MEMORY", 128 << 20)
     text, told = TRICKS[trick]
+    monkeypatch.setattr(chat_template, "SECONDS", 0.3 if "0.3 s" in told else 5.0)
+    monkeypatch.setattr(chat_template, "MEMORY", 128 << 20)
     with pytest.raises(ModelError) as refused:
         ChatTemplate(text, "their.jinja").render(TALK)
     assert told in str(refused.value)
