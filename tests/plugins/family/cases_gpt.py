@@ -21,6 +21,15 @@ NEO: dict[str, Any] = {
     "max_position_embeddings": 32,
     "window_size": 6,
 }
+BLOOM: dict[str, Any] = {"vocab_size": 61, "hidden_size": 24, "n_layer": 3, "n_head": 3}
+OPT: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "ffn_dim": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 32,
+}
 GROUPED = {**SIZES, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -106,6 +115,33 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "hidden_act": "gelu",
                 "tie_word_embeddings": True,
                 **rope(partial_rotary_factor=0.25),
+            },
+        },
+    ),
+    "bloom": (
+        "BloomConfig",
+        "BloomForCausalLM",
+        {
+            "plain": BLOOM,
+            "untied": {**BLOOM, "n_head": 4, "layer_norm_epsilon": 0.01, "tie_word_embeddings": False},
+        },
+    ),
+    "opt": (
+        "OPTConfig",
+        "OPTForCausalLM",
+        {
+            "before": OPT,
+            "after": {
+                **OPT,
+                "do_layer_norm_before": False,
+                "activation_function": "gelu",
+                "tie_word_embeddings": False,
+            },
+            "bare": {
+                **OPT,
+                "enable_bias": False,
+                "layer_norm_elementwise_affine": False,
+                "_remove_final_layer_norm": True,
             },
         },
     ),
