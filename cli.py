@@ -6,9 +6,12 @@ Each command imports what it needs when it runs, so that `--help` stays quick: t
 
 from __future__ import annotations
 
+import errno
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +35,9 @@ class Lamina(click.Group):
         from lamina.core.errors import LaminaError
 
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except LaminaError as error:
             click.echo(f"{error}", err=True)
             sys.exit(error.exit_code)
@@ -46,6 +51,13 @@ class Lamina(click.Group):
             sys.exit(1)
         except BrokenPipeError:  # the reader of our output has gone
             sys.stderr.close()
+            sys.exit(1)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            click.echo(f"the output cannot be written: {error.strerror}", err=True)
+            with suppress(OSError):
+                sys.stdout.close()  # or its buffer is tried again at the end
             sys.exit(1)
 
 
@@ -405,7 +417,7 @@ def train(
     given = [f"train.{name}={value}" for name, value in options.items() if value is not None]
     flags = {f"train.{name}": f"--{name.replace('_', '-')}" for name in options}
     resolved = resolve_spec(spec, (*overrides, *given), flags)
-    target = out or Path("runs") / resolved.name
+    target = out or Path("runs") / file_name(resolved.name)
     run_training(resolved, data, target, as_json=as_json, start=start, device=device, backend=backend)
 
 
@@ -417,6 +429,11 @@ def resume(run: Path, as_json: bool) -> None:
     from lamina.core.train import open_run
 
     finish_training(open_run(run), as_json)
+
+
+def file_name(name: str) -> str:
+    """What a model is called, as the name of one file below any directory."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "run"
 
 
 def run_training(
@@ -463,7 +480,7 @@ def finish_training(run: Run, as_json: bool) -> None:
 @main.command()
 @click.argument("model")
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
-@click.option("--max-new-tokens", type=int, default=128, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(0, 2**31 - 1), default=128, show_default=True)
 @click.option(
     "--sampler",
     "chain",
@@ -551,7 +568,9 @@ def print_rows_notes(rows: Sequence[GeneratedRow]) -> None:
 @click.argument("model")
 @click.option("--template", type=PlacePath(), metavar="FILE", help="A Jinja chat template. Default: the model's own.")
 @click.option("--system", metavar="TEXT", help="The system message.")
-@click.option("--max-new-tokens", type=int, default=512, show_default=True, help="Tokens in an answer.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1, 2**31 - 1), default=512, show_default=True, help="Tokens in an answer."
+)
 @click.option(
     "--sampler",
     "chain",

@@ -14,7 +14,7 @@ class TrainConfig(ComponentConfig):
     """How to train. Everything that changes the result is here."""
 
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(16, ge=1, description="Sequences in one step, over all its micro-batches.")
+    batch_size: int = Field(16, ge=1, le=1 << 20, description="Sequences in one step, over all its micro-batches.")
     accumulate: int = Field(1, ge=1, description="Micro-batches a step is split into; the loss does not depend on it.")
     context: int | None = Field(None, ge=1, description="Tokens in a sequence. Default: the spec's context_length.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate.")

@@ -87,6 +87,7 @@ class _Resolver(ConfigReader):
         self._check_neighbours(made)
         self._check_streams(made)
         self._check_store(made)
+        self._check_name(made)
         self.finish()
         assert isinstance(made, ResolvedSpec)
         made._directory, made._tree, made._registry, made._origins = (
@@ -313,8 +314,22 @@ class _Resolver(ConfigReader):
             return call_with(function, *args, offered=sizes)
         except ConfigProblem as error:
             place = self.tree.at((*path, error.field))
-            self.problem(error.message, place.location if place is not None else self.tree.nearest(path), error.hint)
+            where = place.location if place is not None else self.tree.nearest(path)
+            if all((problem.message, problem.location) != (error.message, where) for problem in self.problems):
+                self.problem(error.message, where, error.hint, self._inherited(path, where))
             return None
+
+    def _inherited(self, path: KeyPath, where: Location) -> str:
+        """A note on which block is meant, where another one, which it extends, wrote the value."""
+        blocks = self.tree.at(("blocks",))
+        if path[:1] != ("blocks",) or blocks is None or not where.line:
+            return ""
+        begun = {name: node.location for name, node in blocks.value.items() if node.location.file == where.file}
+        places = {(place.line, place.column): name for name, place in reversed(begun.items())}
+        before = [place for place in places if place <= (where.line, where.column)]
+        if not before or begun[writer := places[max(before)]] == begun.get(path[1]):
+            return ""
+        return f"block '{path[1]}' has this from block '{writer}'"
 
     def _settle_child(self, child: Part, asked: list[Sized | None], sizes: Mapping[str, Any]) -> Part:
         own = next((request.sizes for request in asked if request is not None and request.part is child), {})
@@ -361,6 +376,11 @@ class _Resolver(ConfigReader):
                     place_in,
                     "use placement: parallel_two",
                 )
+
+    def _check_name(self, spec: ResolvedSpec) -> None:
+        name = vars(spec).get("name")
+        if isinstance(name, str) and not (name.strip() and name.isprintable()):
+            self.problem("the name must be a text that can be shown", self.tree.nearest(("name",)), "use letters")
 
     def _check_store(self, spec: ResolvedSpec) -> None:
         """What a layer reads of the context's store, an earlier one has left, and in the form wanted."""

@@ -119,7 +119,8 @@ def _read_extended(path: Path, above: tuple[Path, ...]) -> Node:
     if not os.path.exists(target) and base.value in shipped_specs():
         target = shipped_specs()[base.value]
     if not os.path.isfile(target):
-        raise SpecError([Problem(f"no such spec file: {str(target)!r}", base.location)])
+        hint = did_you_mean(base.value, [*shipped_specs()])
+        raise SpecError([Problem(f"no such spec file: {str(target)!r}", base.location, hint)])
     if target.resolve() in (path.resolve(), *above):
         raise SpecError([Problem(f"'{base.value}' extends this spec in turn", base.location)])
     return merge(_read_extended(target, (*above, path.resolve())), tree)

@@ -32,7 +32,7 @@ from lamina.core.component import Part, dump_config
 from lamina.core.corpus import Corpus
 from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
 from lamina.core.decoder import Decoder
-from lamina.core.errors import DataError, Location, ModelError, SpecError
+from lamina.core.errors import DataError, Location, ModelError, RunFailure, SpecError
 from lamina.core.files import atomic_directory, remove_leftovers, write_atomically
 from lamina.core.model import (
     CHECKPOINTS,
@@ -206,7 +206,8 @@ def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
     """A run directory as it was created. Raises ModelError when it is none or is damaged."""
     folder = Path(directory)
     if not (folder / "train.json").is_file() or not (folder / "spec.yaml").is_file():
-        what = "no such directory" if not folder.exists() else "not a run directory (it has no train.json)"
+        lacking = next(name for name in ("train.json", "spec.yaml") if not (folder / name).is_file())
+        what = f"not a run directory (it has no {lacking})" if folder.exists() else "no such directory"
         hint = "give the --out directory of a `lamina train`"
         if folder.parent.name == CHECKPOINTS and (folder.parent.parent / "train.json").is_file():
             what, hint = "a checkpoint, not the run it belongs to", f"lamina resume {folder.parent.parent}"
@@ -218,7 +219,8 @@ def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
         train = from_data(record["train"], Location(str(folder / "train.json")))
         known = record["format"] == FORMAT
     except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder / 'train.json'}: damaged") from None
+        hint = "its checkpoints still generate; to train on, start a run with --from"
+        raise ModelError(f"{folder / 'train.json'}: damaged", hint=hint) from None
     if not known:
         raise ModelError(f"{folder}: written in another format; this lamina reads format {FORMAT}")
     config = resolve_config(TrainConfig, train, spec.registry)
@@ -335,8 +337,9 @@ class Trainer:
     def _require_finite(self, what: str, value: float) -> None:
         """Ends a run that has diverged before its weights are saved."""
         if not math.isfinite(value):
-            hint = f"lower the learning rate (now {self.config.learning_rate:g}), or use clipping"
-            raise DataError(f"the {what} is {value} at step {self.step}", hint=hint)
+            hint = f"lower the learning rate (now {self.config.learning_rate:g})"
+            hint += "" if self.config.clip is not None else ", or use clipping"
+            raise RunFailure(f"the {what} is {value} at step {self.step}", hint=hint)
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -433,7 +436,8 @@ class Trainer:
         """metrics.jsonl, without the lines of steps that will be taken again."""
         path = self.run.directory / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.step]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= self.step]
             write_atomically(path, "".join(f"{line}\n" for line in kept))
         return open(path, "a", encoding="utf-8", buffering=1)
 

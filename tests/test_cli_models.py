@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import lamina
-from lamina.cli import main
+from lamina.cli import file_name, main
 
 SPEC = """\
 lamina: 1
@@ -162,3 +162,10 @@ def test_every_mistake_is_one_message_with_exit_code_two(place: Path, tmp_path: 
         assert message in result.stderr, (arguments, result.stderr)
         assert "Traceback" not in result.output
         assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("../../up", "up"), ("a b/c", "a-b-c"), ("…", "run"), ("llama-3.1+x", "llama-3.1+x")]
+)
+def test_a_models_name_makes_a_file_name_that_stays_where_it_is(name: str, file: str) -> None:
+    assert file_name(name) == file

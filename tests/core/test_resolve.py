@@ -296,6 +296,20 @@ layers: {pattern: [a, b, c], n_layers: 3}
     assert block.ffn_after is not None
 
 
+def test_a_mistake_made_of_anothers_values_says_whose_it_is() -> None:
+    blocks = """blocks:
+  a: {attention: {name: gqa, n_heads: 4, qk_norm: rms, qk_norm_at: after}, ffn: gated}
+  b: {extends: a, attention: {qk_norm: null}}
+  c: {extends: a}
+layers: {pattern: [a, b, c], n_layers: 3}
+"""
+    (inherited,) = refusal(TOP + blocks).problems
+    assert inherited.message == "qk_norm_at has no meaning without qk_norm"
+    assert inherited.note == "block 'b' has this from block 'a'"
+    (own,) = refusal(TOP + blocks.replace("null", "rms").replace("n_heads: 4", "n_heads: 5")).problems
+    assert (own.message.partition(" (")[0], own.note) == ("dim", "")
+
+
 def test_blocks_that_extend_each_other_in_a_ring_are_told() -> None:
     ring = "blocks:\n  a: {extends: b}\n  b: {extends: a}\nlayers: {pattern: [a, b], n_layers: 2}\n"
     assert "extends itself" in str(refusal(TOP + ring))
@@ -409,7 +423,11 @@ def test_a_resolved_spec_written_as_yaml_resolves_to_itself(spec: ResolvedSpec) 
 
 @settings(max_examples=100, derandomize=True)
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
-def test_any_name_survives_being_written(name: str) -> None:
+def test_any_name_that_can_be_shown_survives_being_written(name: str) -> None:
+    if not (name.strip() and name.isprintable()):
+        with pytest.raises(SpecError, match="the name must be a text that can be shown"):
+            resolve_data({**yaml.safe_load(TOP + ONE), "name": name}, REGISTRY)
+        return
     spec = resolve_data({**yaml.safe_load(TOP + ONE), "name": name}, REGISTRY)
     assert made(spec.to_yaml()).name == name
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lamina.core.build import build
 from lamina.core.data import IGNORED, Batch
-from lamina.core.errors import DataError, Location, ModelError
+from lamina.core.errors import DataError, Location, ModelError, RunFailure
 from lamina.core.options import TrainConfig
 from lamina.core.reader import from_data
 from lamina.core.registry import load_plugins
@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus: Path, tmp_path: Path) -> 
     trainer = Trainer(create_run(spec(), corpus, tmp_path / "run"))
     with torch.no_grad():
         trainer.decoder.head.weight.fill_(float("inf"))
-    with pytest.raises(DataError, match="the loss is nan"):
+    with pytest.raises(RunFailure, match="the loss is nan"):
         trainer.train()
 
 
