@@ -213,7 +213,7 @@ class Writer:
         self._file.seek(self.start + self.offsets.pop(name))
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            self._file.write(memoryview(flat.view(torch.uint8).numpy()))
+            self._file.write(flat.view(torch.uint8).numpy().data)
 
     def __enter__(self) -> Self:
         return self

@@ -107,7 +107,7 @@ def import_model(
     data = tidy(_complete(data, source, config), registry)
     notes = _notes(reader, config)
     if tokenizer is not None:
-        data["tokenizer"] = {"name": tokenizer.name, "path": f"tokenizer/{tokenizer.config.path}"}
+        data["tokenizer"] = {"name": tokenizer.name, "path": f"tokenizer/{tokenizer.dump()['path']}"}
     if stages := sampler_of(source):
         data["sampler"] = stages
     dtype = ""

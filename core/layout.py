@@ -59,7 +59,7 @@ class Joined(Layout):
         return [torch.cat(theirs)]
 
     def theirs(self, ours: list[Tensor]) -> list[Tensor]:
-        return list(ours[0].split(list(self.sizes)))
+        return list(torch.split(ours[0], list(self.sizes)))
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ class Woven(Layout):
     sizes: tuple[int, ...]
 
     def ours(self, theirs: list[Tensor]) -> list[Tensor]:
-        parts = theirs[0].unflatten(0, (self.groups, sum(self.sizes))).split(list(self.sizes), 1)
+        rows = theirs[0].reshape(self.groups, sum(self.sizes), *theirs[0].shape[1:])
+        parts = torch.split(rows, list(self.sizes), 1)
         return [torch.cat([part.flatten(0, 1) for part in parts])]
 
     def theirs(self, ours: list[Tensor]) -> list[Tensor]:
-        parts = ours[0].split([self.groups * size for size in self.sizes])
-        grouped = [part.unflatten(0, (self.groups, size)) for part, size in zip(parts, self.sizes, strict=True)]
+        parts = torch.split(ours[0], [self.groups * size for size in self.sizes])
+        grouped = [
+            part.reshape(self.groups, size, *part.shape[1:]) for part, size in zip(parts, self.sizes, strict=True)
+        ]
         return [torch.cat(grouped, 1).flatten(0, 1)]
 
 

@@ -51,8 +51,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = merged.get(key)
-        merges = isinstance(value, Mapping) and isinstance(old, dict)
-        if merges and value.get("name", old.get("name")) == old.get("name"):
+        if isinstance(value, Mapping) and isinstance(old, dict) and value.get("name", old["name"]) == old["name"]:
             merged[key] = overlay(old, value)
         else:
             merged[key] = copy.deepcopy(value)
@@ -205,7 +204,7 @@ class SwitchedWindow(TypedLayers):
     """The same, where `use_sliding_window` switches windows on, in Qwen's way from layer `max_window_layers` on."""
 
     def default_types(self, config: ConfigKeys, n_layers: int) -> list[str]:
-        first = config.get("max_window_layers", 28)
+        first = config.number("max_window_layers", 28) or 0
         slides = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
         return ["sliding_attention" if slides and layer >= first else "full_attention" for layer in range(n_layers)]
 

@@ -9,7 +9,7 @@ from typing import Any
 from lamina.core.family import ConfigKeys, Data, Item, pick, put
 
 ORIGINAL = "original_max_position_embeddings"
-OLDER_TYPES = {"su": "longrope", "mrope": "default", None: "default"}
+OLDER_TYPES = {"su": "longrope", "mrope": "default"}
 # Keys of a rope_type -> options of the rope_scaling component of that name.
 SCALINGS: Mapping[str, Mapping[str, str]] = {
     "linear": {"factor": "factor"},
@@ -95,8 +95,8 @@ class Rope(Item):
 
     def position(self, config: ConfigKeys, found: dict[str, Any]) -> Data:
         """The position component, as a spec has it."""
-        kind = found.get("rope_type", found.get("type"))
-        kind = OLDER_TYPES.get(kind, kind) if kind is None or isinstance(kind, str) else str(kind)
+        told = str(found.get("rope_type", found.get("type", "default")))
+        kind = OLDER_TYPES.get(told, told)
         position: Data = {"name": "rope", "theta": found["rope_theta"], "layout": self.layout}
         position["fraction"] = found["partial_rotary_factor"]
         own = config.get(ORIGINAL)

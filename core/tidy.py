@@ -43,7 +43,7 @@ def tidy(data: Data, registry: Registry) -> Data:
     for path in list(_paths(data)):
         if path in KEPT or path[-1] == "extends" or path[0] in ("layers", "tokenizer", "sampler"):
             continue
-        above = data
+        above: Any = data
         for key in path[:-1]:
             above = above.get(key) if isinstance(above, dict) else None
         if not isinstance(above, dict) or path[-1] not in above:
