@@ -46,6 +46,7 @@ _HOME = {  # module -> the public names it holds
         "ConfigKeys",
         "Family",
         "Fixed",
+        "IGNORED_KEYS",
         "Item",
         "Key",
         "TemplateFamily",
@@ -172,6 +173,7 @@ if TYPE_CHECKING:
     from lamina.core.errors import SpecError as SpecError
     from lamina.core.extras import load_extra as load_extra
     from lamina.core.family import ACTIVATIONS as ACTIVATIONS
+    from lamina.core.family import IGNORED_KEYS as IGNORED_KEYS
     from lamina.core.family import ConfigKeys as ConfigKeys
     from lamina.core.family import Family as Family
     from lamina.core.family import Fixed as Fixed

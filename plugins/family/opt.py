@@ -1,4 +1,4 @@
-"""OPT: learned positions from row two on, ReLU, norms before sublayers or after.  Zhang et al. 2022, arXiv:2205.01068."""
+"""OPT: learned positions from row two on, ReLU, norms before sublayers or after.  Zhang 2022, arXiv:2205.01068."""
 
 from __future__ import annotations
 

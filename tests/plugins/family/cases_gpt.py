@@ -30,6 +30,7 @@ OPT: dict[str, Any] = {
     "num_attention_heads": 3,
     "max_position_embeddings": 32,
 }
+MPT: dict[str, Any] = {"vocab_size": 61, "d_model": 24, "n_layers": 3, "n_heads": 3, "max_seq_len": 32}
 GROUPED = {**SIZES, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -142,6 +143,20 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "enable_bias": False,
                 "layer_norm_elementwise_affine": False,
                 "_remove_final_layer_norm": True,
+            },
+        },
+    ),
+    "mpt": (
+        "MptConfig",
+        "MptForCausalLM",
+        {
+            "plain": MPT,
+            "clipped": {
+                **MPT,
+                "n_heads": 4,
+                "layer_norm_epsilon": 0.01,
+                "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.7},
+                "tie_word_embeddings": False,
             },
         },
     ),
