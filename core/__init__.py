@@ -59,6 +59,7 @@ _HOME = {  # module -> the public names it holds
         "without",
     ),
     "ffn": ("FFN",),
+    "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
         "Chain",
@@ -188,6 +189,11 @@ if TYPE_CHECKING:
     from lamina.core.family import with_default as with_default
     from lamina.core.family import without as without
     from lamina.core.ffn import FFN as FFN
+    from lamina.core.first_dense import FIRST_DENSE_KEYS as FIRST_DENSE_KEYS
+    from lamina.core.first_dense import LATENT_KEYS as LATENT_KEYS
+    from lamina.core.first_dense import FirstDense as FirstDense
+    from lamina.core.first_dense import LatentFirstDense as LatentFirstDense
+    from lamina.core.first_dense import first_dense_template as first_dense_template
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
     from lamina.core.layout import Chain as Chain
