@@ -109,6 +109,16 @@ class ConfigKeys:
             return default
         return value
 
+    def listed(self, name: str, default: list[Any], length: int | None = None) -> list[Any]:
+        """The same, which must be a list, of `length` entries where that is given; `default` for null and none."""
+        value = self.get(name)
+        if value is None or value == []:
+            return default
+        if not isinstance(value, list) or (length is not None and len(value) != length):
+            self.wrong(name, "not a list" if length is None else f"not a list of {length}, one for each layer")
+            return default
+        return value
+
     def wrong(self, name: str, why: str) -> None:
         self.problems.append(f"{name}: {why}")
 

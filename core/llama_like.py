@@ -186,11 +186,7 @@ class TypedLayers(LlamaLike):
         return ["full_attention"] * n_layers
 
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
-        default = self.default_types(config, n_layers)
-        found = config.get("layer_types") or default
-        if not isinstance(found, list) or len(found) != n_layers:
-            config.wrong("layer_types", f"not a list of {n_layers}, one for each layer")
-            return [self.types[name] for name in default]
+        found = [str(name) for name in config.listed("layer_types", self.default_types(config, n_layers), n_layers)]
         if unknown := [name for name in found if name not in self.types]:
             config.wrong("layer_types", f"no component honours {unknown[0]!r}; known: {', '.join(self.types)}")
         return [self.types.get(name, next(iter(self.types.values()))) for name in found]

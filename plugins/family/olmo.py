@@ -1,0 +1,24 @@
+"""OLMo: Llama with norms that learn nothing, clipped queries and keys.  Groeneveld et al. 2024, arXiv:2402.00838."""
+
+from __future__ import annotations
+
+from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template, without
+
+
+class Olmo(LlamaLike):
+    """The first OLMo."""
+
+    paper = "Groeneveld et al. 2024, arXiv:2402.00838"
+    model_types = ("olmo",)
+    architecture = "OlmoForCausalLM"
+    template = llama_template(norm={"name": "layer", "affine": False, "eps": 1e-5})
+    keys = (
+        *without(LLAMA_KEYS, "rms_norm_eps", "head_dim"),
+        Key("attention_bias", "blocks.*.attention.bias", default=False),
+        Key("clip_qkv", "blocks.*.attention.clip"),
+    )
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("olmo", Olmo)

@@ -1,0 +1,49 @@
+"""OLMo 3: OLMo 2 with windows in three layers of four, and scaled rotation in the fourth.  OLMo team 2025."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lamina.core import (
+    FULL_OR_SLIDING,
+    LLAMA_KEYS,
+    WINDOW,
+    ConfigKeys,
+    Key,
+    Register,
+    Rope,
+    TypedLayers,
+    defaults,
+    hookimpl,
+    llama_template,
+    with_default,
+    without,
+)
+
+
+class Olmo3(TypedLayers):
+    """OLMo 3."""
+
+    paper = "OLMo team 2025, arXiv:2512.13961"
+    model_types = ("olmo3",)
+    architecture = "Olmo3ForCausalLM"
+    template = llama_template(
+        {"placement": "output", "attention": {"qk_norm": {"name": "rms"}, "qk_norm_over": "all"}},
+        blocks=FULL_OR_SLIDING,
+    )
+    keys = (
+        *defaults(without(LLAMA_KEYS, "rope_parameters", "head_dim"), rms_norm_eps=1e-5),
+        with_default(WINDOW, 4096),
+        Key("attention_bias", "blocks.*.attention.bias", default=False),
+        Rope(role="sliding", layer_type="sliding_attention", theta=5e5, flat=False),
+        Rope(role="full", layer_type="full_attention", theta=5e5),
+    )
+    norms: ClassVar = {"attention_out": "post_attention_layernorm", "ffn_out": "post_feedforward_layernorm"}
+
+    def default_types(self, config: ConfigKeys, n_layers: int) -> list[str]:
+        return ["sliding_attention" if (layer + 1) % 4 else "full_attention" for layer in range(n_layers)]
+
+
+@hookimpl
+def register_components(register: Register) -> None:
+    register("olmo3", Olmo3)
