@@ -24,14 +24,14 @@ class Cohere(LlamaLike):
     paper = "Cohere 2024, C4AI Command R"
     model_types = ("cohere",)
     architecture = "CohereForCausalLM"
-    template = llama_template({"flow": "parallel_shared"}, norm={"name": "layer", "bias": False})
+    template = llama_template({"placement": "parallel"}, norm={"name": "layer", "bias": False})
     keys = (
         *defaults(without(LLAMA_KEYS, "rms_norm_eps", "rope_parameters", "head_dim"), tie_word_embeddings=True),
         Key("layer_norm_eps", "norm.eps", default=1e-5),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("logit_scale", "head.scale", default=0.0625),
         Fixed("use_qk_norm", False),
-        Rope(layout="interleaved"),
+        Rope(layout="interleaved", theta=5e5),
     )
     norms: ClassVar = {"attention_in": "input_layernorm"}
 

@@ -27,7 +27,7 @@ class Cohere2(TypedLayers):
     model_types = ("cohere2",)
     architecture = "Cohere2ForCausalLM"
     template = llama_template(
-        {"flow": "parallel_shared"},
+        {"placement": "parallel"},
         norm={"name": "layer", "bias": False},
         blocks={
             "sliding": {"attention": {"mask": {"name": "sliding"}}},
