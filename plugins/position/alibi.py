@@ -14,6 +14,7 @@ from lamina.core import ComponentConfig, DeviceConstant, Position, Register, Spa
 
 class ALiBiConfig(ComponentConfig):
     max_bias: float = Field(8.0, gt=0, description="The gentlest slope is 2 to the power of minus this.")
+    scale: float = Field(1.0, gt=0, description="Multiplies every slope (Falcon-RW: 1 / sqrt(head_dim)).")
 
 
 class ALiBi(Position):
@@ -24,7 +25,7 @@ class ALiBi(Position):
 
     def __init__(self, config: ALiBiConfig, n_heads: int) -> None:
         super().__init__()
-        self.slopes = DeviceConstant(slopes(n_heads, config.max_bias))
+        self.slopes = DeviceConstant([config.scale * slope for slope in slopes(n_heads, config.max_bias)])
 
     def bias(self, q: Tensor, queries: Span, keys: Span) -> Tensor:
         return queries.once_with(keys, self, lambda: self._penalties(queries, keys))

@@ -31,6 +31,13 @@ OPT: dict[str, Any] = {
     "max_position_embeddings": 32,
 }
 MPT: dict[str, Any] = {"vocab_size": 61, "d_model": 24, "n_layers": 3, "n_heads": 3, "max_seq_len": 32}
+FALCON: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "max_position_embeddings": 32,
+}
 GROUPED = {**SIZES, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -156,6 +163,37 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "n_heads": 4,
                 "layer_norm_epsilon": 0.01,
                 "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.7},
+                "tie_word_embeddings": False,
+            },
+        },
+    ),
+    "falcon": (
+        "FalconConfig",
+        "FalconForCausalLM",
+        {
+            "7b": FALCON,
+            "40b": {
+                **FALCON,
+                "num_attention_heads": 4,
+                "new_decoder_architecture": True,
+                "num_kv_heads": 2,
+                "ffn_hidden_size": 20,
+                "activation": "relu",
+                "layer_norm_epsilon": 0.01,
+                **rope("linear", factor=2.0),
+            },
+            "11b": {
+                **FALCON,
+                "num_attention_heads": 4,
+                "new_decoder_architecture": True,
+                "num_kv_heads": 2,
+                "num_ln_in_parallel_attn": 1,
+            },
+            "sequential": {
+                **FALCON,
+                "parallel_attn": False,
+                "multi_query": False,
+                "bias": True,
                 "tie_word_embeddings": False,
             },
         },

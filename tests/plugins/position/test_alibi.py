@@ -32,6 +32,13 @@ def test_the_penalty_is_slope_times_distance() -> None:
         assert bias[b, h, t, s].item() == -[2**-2, 2**-4][h] * distance
 
 
+def test_a_scale_multiplies_every_slope() -> None:
+    span, q = Span(torch.tensor([[0, 1, 2]])), torch.randn(1, 2, 3, 4)
+    plain, scaled = (ALiBi(ALiBiConfig(scale=scale), n_heads=2).bias(q, span, span) for scale in (1.0, 0.25))
+    assert scaled.abs().max() > 0
+    assert_close(scaled, plain * 0.25)
+
+
 def test_alibi_acts_on_scores_alone() -> None:
     assert ALiBi.acts_at() == {"scores"}
     assert ALiBi.requires(ALiBiConfig()) == {"attention": frozenset({"scores"})}
