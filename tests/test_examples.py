@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,33 @@ def test_its_own_tests_pass() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE)]
     done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_pytest_itself_can_run_the_checks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--lamina-check", str(EXAMPLE)]
+    command += ["-p", "lamina.core.pytest_plugin"] if not any(entry_points(group="pytest11", name="lamina")) else []
+    done = subprocess.run([*command, "-k", "snake"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "bad"\nversion = "1"\n[project.entry-points.lamina]\nbad = "bad"\n'
+    )
+    (tmp_path / "bad.py").write_text(BAD)
+    command[command.index(str(EXAMPLE))] = str(tmp_path)
+    done = subprocess.run([*command, "-k", "dtype"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "activation/bad: dtype" in done.stdout
+
+
+BAD = """
+from lamina.core import Activation, hookimpl
+
+class Bad(Activation):
+    \"\"\"Widens whatever it is given.\"\"\"
+    def forward(self, x):
+        return x.double()
+
+@hookimpl
+def register_components(register):
+    register("bad", Bad)
+"""
