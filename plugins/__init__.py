@@ -81,6 +81,7 @@ MODULES = (
     "family.qwen3",
     "family.qwen3_moe",
     "family.smollm3",
+    "family.stablelm",
     "family.starcoder2",
     "ffn.clamped_gated",
     "ffn.gated",

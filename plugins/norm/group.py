@@ -15,7 +15,12 @@ from lamina.core import ComponentConfig, ConfigProblem, Norm, Register, hookimpl
 
 
 class GroupNormConfig(ComponentConfig):
-    n_groups: int = Field(gt=0, le=65_536, description="Groups of neighbouring channels; as many as heads, say.")
+    n_groups: int | None = Field(
+        None, gt=0, le=65_536, description="Groups of neighbouring channels; as many as heads, say."
+    )
+    group_size: int | None = Field(
+        None, gt=0, le=2**20, description="Channels in a group, instead of n_groups: the width of a head, say."
+    )
     centre: bool = Field(False, description="Subtract each group's mean first, as GroupNorm does.")
     eps: float = Field(1e-6, gt=0, description="Added to mean(x²), or to the variance, before the root.")
     offset: float = Field(0.0, description="Added to the weight before it multiplies; the weight starts at 1 - offset.")
@@ -23,11 +28,14 @@ class GroupNormConfig(ComponentConfig):
     bias: bool = Field(False, description="Learn a shift for each channel too.")
 
     def derive(self, size: int) -> dict[str, object]:
-        if size % self.n_groups:
+        if (self.n_groups is None) == (self.group_size is None):
+            raise ConfigProblem("n_groups", "groups are told by n_groups or by group_size", "give one of the two")
+        field, number = ("n_groups", self.n_groups) if self.group_size is None else ("group_size", self.group_size)
+        if size % (number or 1):
             divisors = [n for n in range(1, size + 1) if size % n == 0]
             raise ConfigProblem(
-                "n_groups",
-                f"size ({size}) must be a multiple of n_groups ({self.n_groups})",
+                field,
+                f"size ({size}) must be a multiple of {field} ({number})",
                 f"use one of {', '.join(map(str, divisors))}",
             )
         if self.bias and not self.affine:
@@ -47,8 +55,9 @@ class GroupNorm(Norm):
 
     def __init__(self, config: GroupNormConfig, size: int) -> None:
         super().__init__()
-        self.n_groups, self.centre, self.eps, self.offset = config.n_groups, config.centre, config.eps, config.offset
-        self.shape = (size // config.n_groups,)
+        self.n_groups = config.n_groups or size // (config.group_size or size)
+        self.centre, self.eps, self.offset = config.centre, config.eps, config.offset
+        self.shape = (size // self.n_groups,)
         self.weight = nn.Parameter(torch.full((size,), 1.0 - config.offset)) if config.affine else None
         self.bias = nn.Parameter(torch.zeros(size)) if config.bias else None
 

@@ -198,4 +198,20 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
             },
         },
     ),
+    "stablelm": (
+        "StableLmConfig",
+        "StableLmForCausalLM",
+        {
+            "plain": GROUPED,
+            "normed": {
+                **GROUPED,
+                "use_qkv_bias": True,
+                "qk_layernorm": True,
+                "use_parallel_residual": True,
+                "layer_norm_eps": 0.01,
+                "tie_word_embeddings": True,
+                **rope(partial_rotary_factor=0.5),
+            },
+        },
+    ),
 }

@@ -28,6 +28,17 @@ def test_the_centred_form_equals_torch(n_groups: int) -> None:
     assert_close(norm(x), reference(x))
 
 
+def test_the_size_of_a_group_may_be_told_instead_of_their_number() -> None:
+    x = torch.randn(5, 12)
+    by_number, by_size = (GroupNorm(GroupNormConfig(**told), 12) for told in ({"n_groups": 3}, {"group_size": 4}))
+    assert_close(by_size(x), by_number(x))
+    with pytest.raises(ConfigProblem, match=r"size \(12\) must be a multiple of group_size \(5\)"):
+        GroupNormConfig(group_size=5).derive(size=12)
+    for told in ({}, {"n_groups": 3, "group_size": 4}):
+        with pytest.raises(ConfigProblem, match="n_groups or by group_size"):
+            GroupNormConfig(**told).derive(size=12)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("eps", [1e-6, 0.1])
 def test_each_group_has_a_root_mean_square_of_its_own(offset: float, eps: float) -> None:
