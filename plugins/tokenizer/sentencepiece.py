@@ -121,7 +121,7 @@ class SentencePieceTokenizer(Tokenizer):
                 unk_id=0, eos_id=1, bos_id=-1, pad_id=-1,
                 byte_fallback=True, character_coverage=0.9995,
                 normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False,
-                hard_vocab_limit=False, num_threads=1, minloglevel=2,
+                allow_whitespace_only_pieces=True, hard_vocab_limit=False, num_threads=1, minloglevel=2,
             )  # fmt: skip
         return cls(written.getvalue(), config)
 

@@ -120,6 +120,11 @@ def test_training_learns_pieces_and_keeps_to_the_size(tokenizer: SentencePieceTo
     assert max(map(len, tokenizer.token_texts(tokenizer.encode(TEXTS[0])))) > 3
 
 
+@each
+def test_an_indent_is_few_pieces(tokenizer: SentencePieceTokenizer) -> None:
+    assert len(tokenizer.encode(" " * 16)) <= 4  # as often as json's source indents by 4 and by 8
+
+
 def test_pieces_are_shown_with_their_spaces_and_known_as_bytes(published: SentencePieceTokenizer) -> None:
     ids = published.encode("the ☃")
     assert published.token_bytes(ids)[-3:] == ["☃".encode()[i : i + 1] for i in range(3)]
