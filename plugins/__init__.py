@@ -53,6 +53,7 @@ MODULES = (
     "family.cohere2",
     "family.deepseek_v2",
     "family.deepseek_v3",
+    "family.ernie4_5_moe",
     "family.falcon",
     "family.gemma",
     "family.gemma2",

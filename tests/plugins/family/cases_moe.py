@@ -44,6 +44,8 @@ GRANITE = {
     "attention_multiplier": 0.2,
     "logits_scaling": 3.0,
 }
+ERNIE = {"moe_num_experts": 5, "moe_k": 3, "moe_intermediate_size": 12}
+UNTIED = {"tie_word_embeddings": False}
 # family -> (config class, model class, options of each case by name)
 CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "qwen3_moe": (
@@ -159,6 +161,23 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         {
             "plain": {**SIZES, **GRANITE, "num_local_experts": 5, "num_experts_per_tok": 3},
             "biases": {**SIZES, **GRANITE, "num_local_experts": 4, "attention_bias": True},
+        },
+    ),
+    "ernie4_5_moe": (
+        "Ernie4_5_MoeConfig",
+        "Ernie4_5_MoeForCausalLM",
+        {
+            "plain": {**SIZES, **ERNIE, **UNTIED},
+            "biases": {**SIZES, **ERNIE, "use_bias": True, "moe_num_shared_experts": 1, "moe_norm_min": 0.9, **UNTIED},
+            "some": {
+                **SIZES,
+                **ERNIE,
+                "num_hidden_layers": 6,
+                "moe_layer_start_index": 1,
+                "moe_layer_end_index": 4,
+                "moe_layer_interval": 2,
+                "moe_num_shared_experts": 0,
+            },
         },
     ),
 }
