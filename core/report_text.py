@@ -40,16 +40,19 @@ def _table(n_columns: int) -> Table:
 def _layers(report: Report) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     for group in report.layers:
-        what = f"{escape(group.block)}, {count(group.parameters)} parameters each"
+        each = " each" if len(group.layers) > 1 else ""
+        what = f"{escape(group.block)}, {count(group.parameters)} parameters{each}"
         table.add_row(group.ranges, f"{what}\n{escape(group.parts)}")
     return table
 
 
 def _parameters(report: Report) -> Table:
     table = _table(3)
+    tied = "its weights tied to the embedding's" if report.tied else ""
     for kind, number in report.parameters.items():
-        table.add_row(kind, f"{number:,}", f"{number / max(1, report.total):.1%}")
-    if report.tied:
+        share = f"{number / max(1, report.total):.1%}"
+        table.add_row(kind, f"{number:,}", f"{share}, {tied}" if tied and kind == "head" else share)
+    if tied and "head" not in report.parameters:
         table.add_row("head", "0", "tied to the embedding")
     table.add_row("total", f"{report.total:,}", "")
     if report.active != report.total:

@@ -68,16 +68,15 @@ def read_spec(
 
 
 def find_spec(path: str | Path) -> Path:
-    """A file as given, or a shipped spec called by its bare name."""
-    given = Path(path)
+    """A file as given, or a shipped spec called by its bare name, even where a directory is called so too."""
+    given, shipped = Path(path), shipped_specs()
     if not str(path).strip():
-        raise SpecError("no spec is named", hint=f"give a file, or a shipped spec: {', '.join(shipped_specs())}")
+        raise SpecError("no spec is named", hint=f"give a file, or a shipped spec: {', '.join(shipped)}")
     # os.path's `exists` and `isfile`, unlike Path's, take any text.
+    if str(path) in shipped and not os.path.isfile(given):
+        return shipped[str(path)]
     if os.path.exists(given) or given.suffix in (".yaml", ".yml") or len(given.parts) != 1:
         return given
-    shipped = shipped_specs()
-    if given.name in shipped:
-        return shipped[given.name]
     raise SpecError(
         f"{given}: no such file, and no shipped spec has this name",
         hint=did_you_mean(given.name, list(shipped)),

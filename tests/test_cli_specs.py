@@ -126,6 +126,13 @@ def test_inspect_prints_what_the_report_holds(spec: Path) -> None:
     assert "gqa(n_heads 4, n_kv_heads 2, head_dim 8" in text
 
 
+def test_inspect_has_one_row_for_a_head(spec: Path) -> None:
+    for setting, said in (("false", "0  tied to the embedding"), ("true", "%, its weights tied to the embedding's")):
+        rows = run("inspect", spec, "--set", f"head.bias={setting}").stdout.splitlines()
+        (row,) = (row for row in rows if row.split()[:1] == ["head"])
+        assert said in row
+
+
 def test_inspect_reads_a_model_directory(spec: Path, tmp_path: Path) -> None:
     import lamina
 

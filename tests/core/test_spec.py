@@ -173,6 +173,9 @@ def test_a_spec_is_found_as_a_file_or_as_a_shipped_name(tmp_path: Path, monkeypa
     name = next(iter(shipped))
     assert find_spec(name) == shipped[name]
     monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()  # a run of it, say
+    assert find_spec(name) == shipped[name]
+    (tmp_path / name).rmdir()
     (tmp_path / name).write_text("lamina: 1\n")
     assert find_spec(name) == Path(name)
 
