@@ -82,7 +82,7 @@ def test_a_template_may_be_given(folder: Path, tmp_path: Path) -> None:
     [
         ("", ["--json"], "stdin holds no message"),
         ("x" * 200, ["--json"], "takes 205 tokens, and the context holds 128"),
-        ("hi", ["--json", "--max-new-tokens", "0"], "max_new_tokens must be a whole number"),
+        ("hi", ["--json", "--max-new-tokens", "0"], "0 is not in the range"),
         ('[{"role": "user"}]', ["--json"], "a role and a content"),
         (b"\xff", ["--json"], "not UTF-8"),
         (b"\xff", [], "not UTF-8"),
