@@ -65,7 +65,7 @@ class FirstDense(LlamaLike):
         ffn = data["blocks"].get("moe", {}).get("ffn")
         if ffn is not None:
             if shared:
-                ffn["shared"]["hidden_dim"] = shared * ffn["expert"].get("hidden_dim", 0)
+                ffn["shared"]["hidden_dim"] = shared * (config.number("moe_intermediate_size", 0) or 0)
             else:
                 ffn["shared"] = None
             if ffn["router"].get("n_groups", 1) == 1:
@@ -104,7 +104,7 @@ class LatentFirstDense(FirstDense):
         found = config.get("rope_scaling") or config.get("rope_parameters") or {}
         for block in data["blocks"].values():
             attention = block["attention"]
-            width = attention.get("qk_nope_head_dim", 0) + attention.get("qk_rope_head_dim", 0)
+            width = (config.number("qk_nope_head_dim", 128) or 0) + (config.number("qk_rope_head_dim", 64) or 0)
             if width > 0 and (growth := _growth(found)) != 1.0:
                 attention["scale"] = width**-0.5 * growth**2
         return data

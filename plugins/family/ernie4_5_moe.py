@@ -80,7 +80,7 @@ class Ernie45MoE(LlamaLike):
                 expert = ffn["expert"]
                 ffn["shared"] = {
                     "name": "gated",
-                    "hidden_dim": shared * expert.get("hidden_dim", 0),
+                    "hidden_dim": shared * (config.number("moe_intermediate_size", 1536) or 0),
                     "activation": expert.get("activation"),
                     "bias": config.get("use_bias", False),
                 }
@@ -97,7 +97,9 @@ class Ernie45MoE(LlamaLike):
 
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
         every = config.number("moe_layer_interval", 1) or 1
-        first, last = config.number("moe_layer_start_index", 1), config.number("moe_layer_end_index", -1)
+        first = config.number("moe_layer_start_index", 1) or 0
+        end = config.number("moe_layer_end_index", -1)
+        last = -1 if end is None else end
         last = n_layers - 1 if last == -1 else last
         return ["moe" if not (layer + 1) % every and first <= layer <= last else "dense" for layer in range(n_layers)]
 

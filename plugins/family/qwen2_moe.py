@@ -84,7 +84,7 @@ class Qwen2MoE(TypedLayers):
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
         config.get("max_window_layers")
         config.get("use_sliding_window")
-        every, dense = config.number("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+        every, dense = config.number("decoder_sparse_step", 1), config.listed("mlp_only_layers", [])
         sparse = [layer not in dense and bool(every) and not (layer + 1) % every for layer in range(n_layers)]
         windows = ["_sliding" if role == "sliding" else "" for role in super().roles(config, n_layers)]
         return [("moe" if chosen else "dense") + window for chosen, window in zip(sparse, windows, strict=True)]

@@ -68,7 +68,7 @@ class Qwen3MoE(LlamaLike):
     training_keys = ("attention_dropout", "router_aux_loss_coef")
 
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
-        every, dense = config.number("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+        every, dense = config.number("decoder_sparse_step", 1), config.listed("mlp_only_layers", [])
         slides = config.get("use_sliding_window", False) and config.get("sliding_window", 4096) is not None
         window = "_sliding" if slides else ""
         sparse = [layer not in dense and bool(every) and not (layer + 1) % every for layer in range(n_layers)]
