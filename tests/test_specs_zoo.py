@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_spec_trains_and_generates(name: str, text: Path, tmp_path: Path) -> None:
+def test_a_tiny_spec_trains_and_generates(
+    name: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda file: None)  # no power is lost here
     spec = resolved(name, **SMALL)
     trainer = Trainer(create_run(spec, text, tmp_path / "run"))
     assert trainer.train()
-    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
+    assert math.isfinite(trainer.last_figures()["val_loss"])
     model, prompt = trainer.model, text.read_text()[:85]
     if trainer.decoder.lookahead >= spec.context_length:
         with pytest.raises(GenerationError, match="later tokens"):
