@@ -22,7 +22,7 @@ class Environment:
     def __init__(self, folder: Path, work: Path) -> None:
         self.work = work
         self.python = folder / "bin" / "python"
-        venv.create(folder, with_pip=True)
+        venv.create(folder)  # pip and setuptools are those it sees
         here = sysconfig.get_path("purelib")
         there = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
         (Path(there) / "lamina-of-the-tests.pth").write_text(f"import site; site.addsitedir({here!r})\n")
