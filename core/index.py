@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -151,7 +152,7 @@ def _component(entry: Entry) -> dict[str, Any]:
     return {
         "kind": entry.kind,
         "name": entry.name,
-        "summary": _first_line(entry.component.__doc__),
+        "summary": _summary(entry.component.__doc__),
         "formula": _first_paragraph(importlib.import_module(entry.component.__module__).__doc__),
         "paper": entry.component.paper,
         "distribution": entry.distribution,
@@ -201,8 +202,12 @@ def _say_type(annotation: Any, kind: str | None) -> str:
     return _WORDS.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
-def _first_line(text: str | None) -> str:
-    return inspect.cleandoc(text).partition("\n")[0] if text else ""
+def _summary(text: str | None) -> str:
+    """The whole sentences of the first line, or the one that runs on from it."""
+    paragraph = _first_paragraph(text)
+    within = len(inspect.cleandoc(text or "").partition("\n")[0])
+    ends = [found.start() for found in re.finditer(r"(?<=[.!?])(?= [A-Z`]|$)", paragraph)]
+    return paragraph[: max((end for end in ends if end <= within), default=min(ends, default=len(paragraph)))]
 
 
 def _first_paragraph(text: str | None) -> str:

@@ -208,6 +208,10 @@ def test_a_spec_does_not_differ_from_itself(spec: Path) -> None:
     assert "no difference" in run("diff", spec, spec).stdout
 
 
+def test_components_are_told_in_whole_sentences() -> None:
+    assert [one["name"] for one in run_json("components") if not one["summary"].endswith(".")] == []
+
+
 def test_new_writes_a_commented_spec_that_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     assert run("new", file).exit_code == 0
