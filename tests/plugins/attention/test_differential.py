@@ -118,7 +118,8 @@ def by_formula(attention: Differential, x: Tensor, layer: int) -> Tensor:
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_it_follows_the_formula(whole: Any, heads: tuple[int, int], scale: float | None) -> None:
     attention, x = differential(*heads, layer=2, scale=scale), torch.randn(1, 6, DIM)
-    assert_close(whole(attention, x)[0], by_formula(attention, x[0], 2))
+    # Where the two maps all but cancel, the norm that follows enlarges what rounding left.
+    assert_close(whole(attention, x)[0], by_formula(attention, x[0], 2), atol=1e-3, rtol=1e-3)
 
 
 def test_the_weight_of_the_second_map_starts_by_depth_or_as_given() -> None:
