@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, no surprises from the environment."""
+"""Shared by all tests: one thread, one seed, no surprises from the environment."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Random weights and inputs are alike whatever ran before."""
+    import torch
+
+    torch.manual_seed(0)
