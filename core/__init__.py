@@ -30,6 +30,14 @@ _HOME = {  # module -> the public names it holds
     "corpus": ("Corpus",),
     "decoder": ("Decoder",),
     "decoding": ("Decoding", "OtherModel", "Request", "Step", "draw", "one_by_one", "row_by_row", "uniforms"),
+    "delta_hybrid": (
+        "DELTA_EXPERT_KEYS",
+        "DELTA_KEYS",
+        "DeltaHybrid",
+        "GATED_EXPERTS",
+        "delta_activation",
+        "delta_template",
+    ),
     "errors": (
         "ConfigProblem",
         "DataError",
@@ -62,7 +70,9 @@ _HOME = {  # module -> the public names it holds
     "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
+        "Beside",
         "Chain",
+        "Dealt",
         "Each",
         "Either",
         "Inverse",
@@ -88,6 +98,8 @@ _HOME = {  # module -> the public names it holds
         "WindowedLayers",
         "llama_template",
         "overlay",
+        "sparse_layers",
+        "write_sparse_layers",
     ),
     "lora": ("LoRAConfig", "adapt"),
     "mask": ("ALWAYS_DENSE", "Mask"),
@@ -164,6 +176,12 @@ if TYPE_CHECKING:
     from lamina.core.decoding import one_by_one as one_by_one
     from lamina.core.decoding import row_by_row as row_by_row
     from lamina.core.decoding import uniforms as uniforms
+    from lamina.core.delta_hybrid import DELTA_EXPERT_KEYS as DELTA_EXPERT_KEYS
+    from lamina.core.delta_hybrid import DELTA_KEYS as DELTA_KEYS
+    from lamina.core.delta_hybrid import GATED_EXPERTS as GATED_EXPERTS
+    from lamina.core.delta_hybrid import DeltaHybrid as DeltaHybrid
+    from lamina.core.delta_hybrid import delta_activation as delta_activation
+    from lamina.core.delta_hybrid import delta_template as delta_template
     from lamina.core.errors import ConfigProblem as ConfigProblem
     from lamina.core.errors import DataError as DataError
     from lamina.core.errors import GenerationError as GenerationError
@@ -196,7 +214,9 @@ if TYPE_CHECKING:
     from lamina.core.first_dense import first_dense_template as first_dense_template
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
+    from lamina.core.layout import Beside as Beside
     from lamina.core.layout import Chain as Chain
+    from lamina.core.layout import Dealt as Dealt
     from lamina.core.layout import Each as Each
     from lamina.core.layout import Either as Either
     from lamina.core.layout import Inverse as Inverse
@@ -222,6 +242,8 @@ if TYPE_CHECKING:
     from lamina.core.llama_like import WindowedLayers as WindowedLayers
     from lamina.core.llama_like import llama_template as llama_template
     from lamina.core.llama_like import overlay as overlay
+    from lamina.core.llama_like import sparse_layers as sparse_layers
+    from lamina.core.llama_like import write_sparse_layers as write_sparse_layers
     from lamina.core.lora import LoRAConfig as LoRAConfig
     from lamina.core.lora import adapt as adapt
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE

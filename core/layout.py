@@ -139,6 +139,44 @@ class Each(Layout):
 
 
 @dataclass(frozen=True)
+class Beside(Layout):
+    """For each of several tensors a layout of its own."""
+
+    layouts: tuple[Layout, ...]
+
+    def ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [layout.ours([tensor])[0] for layout, tensor in zip(self.layouts, theirs, strict=True)]
+
+    def theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        return [layout.theirs([tensor])[0] for layout, tensor in zip(self.layouts, ours, strict=True)]
+
+
+@dataclass(frozen=True)
+class Dealt(Layout):
+    """Tensors cut into pieces that are put together anew.
+
+    `cuts` has the rows of each piece, tensor by tensor of the checkpoint; `hands` has for each tensor of the decoder
+    the pieces it is made of, numbered through all tensors.
+    """
+
+    cuts: tuple[tuple[int, ...], ...]
+    hands: tuple[tuple[int, ...], ...]
+
+    def ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        pairs = zip(theirs, self.cuts, strict=True)
+        pieces = [piece for tensor, rows in pairs for piece in torch.split(tensor, list(rows))]
+        return [torch.cat([pieces[number] for number in hand]) for hand in self.hands]
+
+    def theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        rows = [n for cut in self.cuts for n in cut]
+        pieces: dict[int, Tensor] = {}
+        for tensor, hand in zip(ours, self.hands, strict=True):
+            pieces |= zip(hand, torch.split(tensor, [rows[number] for number in hand]), strict=True)
+        numbers = iter(range(len(rows)))
+        return [torch.cat([pieces[next(numbers)] for _ in cut]) for cut in self.cuts]
+
+
+@dataclass(frozen=True)
 class Inverse(Layout):
     """A layout the other way round."""
 

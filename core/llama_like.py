@@ -214,6 +214,18 @@ class SwitchedWindow(TypedLayers):
         config["use_sliding_window"] = "sliding" in roles
 
 
+def sparse_layers(config: ConfigKeys, n_layers: int) -> list[bool]:
+    """Which layers have experts: every `decoder_sparse_step`-th, those of `mlp_only_layers` left out."""
+    every, dense = config.number("decoder_sparse_step", 1), config.listed("mlp_only_layers", [])
+    return [layer not in dense and bool(every) and not (layer + 1) % every for layer in range(n_layers)]
+
+
+def write_sparse_layers(sparse: Iterable[bool], config: dict[str, Any]) -> None:
+    """The keys that `sparse_layers` reads."""
+    config["decoder_sparse_step"] = 1
+    config["mlp_only_layers"] = [layer for layer, chosen in enumerate(sparse) if not chosen]
+
+
 def _at(at: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{at}.{name}" for name in ([names] if isinstance(names, str) else names))
 

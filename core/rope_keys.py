@@ -40,7 +40,16 @@ SCALINGS: Mapping[str, Mapping[str, str]] = {
     "proportional": {"factor": "factor", "partial_rotary_factor": "fraction"},
 }
 # Keys that serve other types, or text beside images, and say nothing here.
-IDLE = {"type", "rope_type", "rope_theta", "partial_rotary_factor", ORIGINAL, "finetuned", "mrope_section"}
+IDLE = {
+    "finetuned",
+    "mrope_interleaved",
+    "mrope_section",
+    ORIGINAL,
+    "partial_rotary_factor",
+    "rope_theta",
+    "rope_type",
+    "type",
+}
 
 
 @dataclass(frozen=True)

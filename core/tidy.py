@@ -40,7 +40,7 @@ def tidy(data: Data, registry: Registry) -> Data:
             blocks[name] = {"extends": first, **_over(plain, blocks[first], wanted["blocks"][name])}
             if not _means(data, wanted, registry):
                 blocks[name] = plain
-    for path in list(_paths(data)):
+    for path in sorted(_paths(data), key=len):  # what is for all blocks before what one says
         if path in KEPT or path[-1] == "extends" or path[0] in ("layers", "tokenizer", "sampler"):
             continue
         above: Any = data
@@ -66,7 +66,7 @@ def _over(block: Data, base: Data, resolved: Data) -> Data:
     made = dict(block)
     for key, value in base.items():
         if key not in made and key in resolved:
-            made[key] = resolved[key]
+            made[key] = copy.deepcopy(resolved[key])
             continue
         mappings = all(isinstance(part, dict) for part in (value, made.get(key), resolved.get(key)))
         if mappings and made[key].get("name") == value.get("name"):

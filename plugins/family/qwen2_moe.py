@@ -14,7 +14,9 @@ from lamina.core import (
     defaults,
     hookimpl,
     llama_template,
+    sparse_layers,
     without,
+    write_sparse_layers,
 )
 
 EXPERTS = {
@@ -84,15 +86,13 @@ class Qwen2MoE(TypedLayers):
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
         config.get("max_window_layers")
         config.get("use_sliding_window")
-        every, dense = config.number("decoder_sparse_step", 1), config.listed("mlp_only_layers", [])
-        sparse = [layer not in dense and bool(every) and not (layer + 1) % every for layer in range(n_layers)]
         windows = ["_sliding" if role == "sliding" else "" for role in super().roles(config, n_layers)]
-        return [("moe" if chosen else "dense") + window for chosen, window in zip(sparse, windows, strict=True)]
+        pairs = zip(sparse_layers(config, n_layers), windows, strict=True)
+        return [("moe" if chosen else "dense") + window for chosen, window in pairs]
 
     def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
         super().write_roles(["sliding" if role.endswith("_sliding") else "full" for role in roles], config)
-        config["decoder_sparse_step"] = 1
-        config["mlp_only_layers"] = [layer for layer, role in enumerate(roles) if role.startswith("dense")]
+        write_sparse_layers((role.startswith("moe") for role in roles), config)
         config["use_sliding_window"] = any(role.endswith("_sliding") for role in roles)
 
 

@@ -14,7 +14,9 @@ from lamina.core import (
     defaults,
     hookimpl,
     llama_template,
+    sparse_layers,
     without,
+    write_sparse_layers,
 )
 
 EXPERTS = {"name": "moe", "router": {"name": "softmax_top_k"}, "expert": {"name": "gated"}, "shared": None}
@@ -68,15 +70,12 @@ class Qwen3MoE(LlamaLike):
     training_keys = ("attention_dropout", "router_aux_loss_coef")
 
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
-        every, dense = config.number("decoder_sparse_step", 1), config.listed("mlp_only_layers", [])
         slides = config.get("use_sliding_window", False) and config.get("sliding_window", 4096) is not None
         window = "_sliding" if slides else ""
-        sparse = [layer not in dense and bool(every) and not (layer + 1) % every for layer in range(n_layers)]
-        return [("moe" if chosen else "dense") + window for chosen in sparse]
+        return [("moe" if chosen else "dense") + window for chosen in sparse_layers(config, n_layers)]
 
     def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
-        config["decoder_sparse_step"] = 1
-        config["mlp_only_layers"] = [layer for layer, role in enumerate(roles) if role.startswith("dense")]
+        write_sparse_layers((role.startswith("moe") for role in roles), config)
         config["use_sliding_window"] = roles[0].endswith("_sliding")
 
 
