@@ -59,8 +59,10 @@ _HOME = {  # module -> the public names it holds
         "Key",
         "TemplateFamily",
         "defaults",
+        "in_roles",
         "inverse_root",
         "inverse_square",
+        "only",
         "pick",
         "put",
         "with_default",
@@ -102,6 +104,16 @@ _HOME = {  # module -> the public names it holds
         "write_sparse_layers",
     ),
     "lora": ("LoRAConfig", "adapt"),
+    "mamba_like": (
+        "MAMBA2_KEYS",
+        "MAMBA_KEYS",
+        "MambaLike",
+        "MambaWidth",
+        "StepLimit",
+        "mamba2_moves",
+        "mamba_moves",
+        "unless_auto",
+    ),
     "mask": ("ALWAYS_DENSE", "Mask"),
     "module": ("DeviceConstant", "Embedding", "Linear", "ModuleComponent", "OutLinear"),
     "norm": ("Norm",),
@@ -200,8 +212,10 @@ if TYPE_CHECKING:
     from lamina.core.family import Key as Key
     from lamina.core.family import TemplateFamily as TemplateFamily
     from lamina.core.family import defaults as defaults
+    from lamina.core.family import in_roles as in_roles
     from lamina.core.family import inverse_root as inverse_root
     from lamina.core.family import inverse_square as inverse_square
+    from lamina.core.family import only as only
     from lamina.core.family import pick as pick
     from lamina.core.family import put as put
     from lamina.core.family import with_default as with_default
@@ -246,6 +260,14 @@ if TYPE_CHECKING:
     from lamina.core.llama_like import write_sparse_layers as write_sparse_layers
     from lamina.core.lora import LoRAConfig as LoRAConfig
     from lamina.core.lora import adapt as adapt
+    from lamina.core.mamba_like import MAMBA2_KEYS as MAMBA2_KEYS
+    from lamina.core.mamba_like import MAMBA_KEYS as MAMBA_KEYS
+    from lamina.core.mamba_like import MambaLike as MambaLike
+    from lamina.core.mamba_like import MambaWidth as MambaWidth
+    from lamina.core.mamba_like import StepLimit as StepLimit
+    from lamina.core.mamba_like import mamba2_moves as mamba2_moves
+    from lamina.core.mamba_like import mamba_moves as mamba_moves
+    from lamina.core.mamba_like import unless_auto as unless_auto
     from lamina.core.mask import ALWAYS_DENSE as ALWAYS_DENSE
     from lamina.core.mask import Mask as Mask
     from lamina.core.module import DeviceConstant as DeviceConstant

@@ -101,17 +101,19 @@ def choose_family(
     """The family that says the spec, and its config. ModelError says of the nearest which part does not fit."""
     entries = [registry.get("family", name)] if name is not None else registry.entries("family")
     entries.sort(key=lambda entry: entry.name != hint)
-    tried: list[tuple[int, int, str, Family, dict[str, Any], list[str]]] = []
+    tried: list[tuple[tuple[bool, int, int, str], Family, dict[str, Any], list[str]]] = []
     for entry in entries:
         component: Any = entry.component
         family: Family = component()
         config, misfits = say(family, spec, registry)
-        tried.append((len(misfits), -1 if entry.name == hint else family.rank, entry.name, family, config, misfits))
+        # Of a family that has no config for the spec, nobody knows how near it is.
+        nearness = (not config, len(misfits), -1 if entry.name == hint else family.rank, entry.name)
+        tried.append((nearness, family, config, misfits))
         if entry.name == hint and not misfits:
             break  # nothing could suit better
     if not tried:
         raise ModelError("no family is installed")
-    _, _, found, family, config, misfits = min(tried, key=lambda one: one[:3])
+    (*_, found), family, config, misfits = min(tried, key=lambda one: one[0])
     if misfits:
         which = f"the family {found}" if name is not None else f"any family; the nearest is {found}"
         raise ModelError(

@@ -18,8 +18,9 @@ How to add one, for a model like Llama (most are):
    differ in what they fix, since that is how an exported spec's blocks are told apart.
 3. List the keys: `Key("rms_norm_eps", "norm.eps", default=1e-6)`. A path may begin with `blocks.*` for all roles; where
    a template has no part at a path the key sets nothing there. Take keys from the base by name with
-   `without(LLAMA_KEYS, "num_key_value_heads")`, and give them other defaults with
-   `defaults(LLAMA_KEYS, rms_norm_eps=1e-5)`. What cannot be said so is an `Item` of your own with `read` and `write`,
+   `without(LLAMA_KEYS, "num_key_value_heads")`, give them other defaults with
+   `defaults(LLAMA_KEYS, rms_norm_eps=1e-5)`, and where roles have other attentions, say which roles a key is about:
+   `in_roles(MAMBA2_KEYS, "mamba")`. What cannot be said so is an `Item` of your own with `read` and `write`,
    or code in `read` and `write` of the family after `super()`.
 4. A key that changes nothing lamina computes goes into `ignored_keys`, one that acts in training alone into
    `training_keys`. Any other key of a config that no one took is refused by name. A value that a key may not have is
@@ -82,6 +83,7 @@ ACTIVATIONS = {
     "linear": "identity",
 }
 _ABSENT: Any = object()
+ALL = "blocks.*."  # begins a path that is about the blocks of all roles
 
 
 class ConfigKeys:
@@ -167,6 +169,10 @@ class Item(ABC):
     def write(self, data: Data, config: dict[str, Any]) -> None:
         """Set keys of `config` from `data`, a resolved spec with its blocks by role."""
 
+    def narrowed(self, roles: Sequence[str]) -> Item:
+        """The same, about the blocks of these roles, where this is about all blocks."""
+        return self
+
 
 @dataclass(frozen=True)
 class Key(Item):
@@ -230,6 +236,16 @@ class Key(Item):
             name = value["name"] if isinstance(value, dict) else value
             config[self.name] = next((theirs for theirs, ours in self.values.items() if ours == name), self.default)
 
+    def narrowed(self, roles: Sequence[str]) -> Key:
+        made = copy.copy(self)
+        paths = [
+            f"blocks.{role}.{path.removeprefix(ALL)}" if path.startswith(ALL) else path
+            for path in self.paths
+            for role in roles
+        ]
+        object.__setattr__(made, "paths", tuple(dict.fromkeys(paths)))
+        return made
+
 
 @dataclass(frozen=True)
 class Fixed(Item):
@@ -280,6 +296,16 @@ def defaults(items: Iterable[Item], **values: Any) -> tuple[Item, ...]:
         with_default(item, values[item.name]) if isinstance(item, Key) and item.name in values else item
         for item in items
     )
+
+
+def in_roles(items: Iterable[Item], *roles: str) -> tuple[Item, ...]:
+    """The same, about the blocks of these roles alone."""
+    return tuple(item.narrowed(roles) for item in items)
+
+
+def only(items: Iterable[Item], *names: str) -> tuple[Item, ...]:
+    """Those that are called one of `names`."""
+    return tuple(item for item in items if getattr(item, "name", None) in names)
 
 
 def put(data: Data, path: str, value: Any) -> None:

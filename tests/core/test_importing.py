@@ -297,6 +297,7 @@ def test_a_decoder_that_is_no_familys_says_which_part_does_not_fit(tmp_path: Pat
     assert "blocks.block.ffn.gate_scale: 2.0, where the family has 1.0" in str(caught.value)
     run = CliRunner().invoke(main, ["export", str(tmp_path / "other"), str(tmp_path / "out")])
     assert run.exit_code == 2
+    assert "where the family has" in run.output  # the nearest is none whose config for the spec cannot be read
     assert not (tmp_path / "out").exists()
 
 
