@@ -1,4 +1,4 @@
-"""Falcon Mamba: Mamba whose steps, inputs and outputs are normed, without weights.  Zuo et al. 2024, arXiv:2410.05355."""
+"""Falcon Mamba: Mamba whose steps, inputs and outputs are normed.  Zuo et al. 2024, arXiv:2410.05355."""
 
 from __future__ import annotations
 
