@@ -29,9 +29,10 @@ from platformdirs import user_cache_dir
 from pydantic.fields import FieldInfo
 
 from lamina.core.component import Part, slot_kind
+from lamina.core.distribution import canonical
 from lamina.core.errors import LaminaError, PluginError, did_you_mean
 from lamina.core.files import write_atomically
-from lamina.core.registry import GROUP, Entry, Registry, iter_sources, load_plugins
+from lamina.core.registry import GROUP, Entry, Registry, iter_sources, load_plugins, unknown
 from lamina.core.schema import config_schema
 
 FORMAT = 1
@@ -55,11 +56,12 @@ class Index:
         if name is None:
             return found
         distribution, _, bare = name.rpartition(":")
-        names = sorted({component["name"] for component in found})
-        chosen = [c for c in found if c["name"] == bare and distribution in ("", c["distribution"])]
+        owner = canonical(distribution)
+        chosen = [c for c in found if c["name"] == bare and owner in ("", canonical(c["distribution"]))]
         if not chosen:
-            known = f"known: {', '.join(names)}"
-            raise PluginError(f"no {kind} is called '{name}'", hint=did_you_mean(bare, names), note=known)
+            offers = [(component["distribution"], component["name"]) for component in found]
+            plugins = [(plugin["name"], plugin["distribution"], plugin["error"]) for plugin in self.plugins]
+            raise unknown(str(kind), name, offers, plugins)
         return chosen
 
 

@@ -24,12 +24,13 @@ from lamina.core.build import build, build_part
 from lamina.core.chat_template import keep_template
 from lamina.core.component import ComponentConfig, Part
 from lamina.core.decoder import Decoder
+from lamina.core.distribution import canonical
 from lamina.core.errors import LaminaError, ModelError
 from lamina.core.files import atomic_directory
 from lamina.core.generate import Generation, generate, stream
 from lamina.core.registry import Registry, load_plugins
 from lamina.core.resolve import resolve, resolve_part
-from lamina.core.resolved import BlockParts, ResolvedSpec
+from lamina.core.resolved import ResolvedSpec, parts_of
 from lamina.core.spec import Spec, read_spec, shipped_specs
 from lamina.core.tokenizer import Tokenizer
 
@@ -104,7 +105,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> ComponentConfig:
 
 
 def _manifest(spec: ResolvedSpec) -> dict[str, Any]:
-    parts = [part for block in spec.blocks.values() for _, part in BlockParts.of(block)]
+    parts = [part for block in spec.blocks.values() for part, _ in parts_of(block)]
     parts += [
         part
         for part in (spec.tokenizer, spec.position, spec.embedding.norm, spec.norm, *spec.sampler)
@@ -205,8 +206,8 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
     except LaminaError as error:
         if not needed:
             raise
-        here = {plugin.distribution for plugin in (registry or load_plugins()).plugins}
-        missing = [f"{name}=={number}" for name, number in sorted(made_in.items()) if name not in here]
+        here = {canonical(plugin.distribution) for plugin in (registry or load_plugins()).plugins}
+        missing = [f"{name}=={number}" for name, number in sorted(made_in.items()) if canonical(name) not in here]
         mend = f"\nto have what is missing: pip install {' '.join(missing)}" if missing else ""
         raise ModelError(f"{error}", note=f"the model was made with: {', '.join(needed)}{mend}") from None
 

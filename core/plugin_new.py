@@ -101,11 +101,18 @@ def files(name: str, module: str, kind: str) -> dict[str, str]:
 
 def _sections(text: str, module: str) -> dict[str, str]:
     """The parts of a template, the component's names put in."""
-    camel = "".join(word.capitalize() for word in module.split("_"))
-    text = re.sub(r"\bExample(?=[A-Z]|\b)", camel, text)
+    text = re.sub(r"\bExample(?=[A-Z]|\b)", _class_name(text, module), text)
     text = re.sub(r"\bexample\b", module, text)
     pieces = re.split(r"^=== (\w+)\n", text, flags=re.MULTILINE)[1:]
     return {title: body.strip("\n") + "\n" for title, body in zip(pieces[::2], pieces[1::2], strict=True)}
+
+
+def _class_name(text: str, module: str) -> str:
+    """`AcmeNorm` for acme_norm; with `Component` behind it where Python or the template needs that word itself."""
+    name = "".join(word.capitalize() for word in module.split("_"))
+    words = set(re.findall(r"\w+", text))
+    made = {name + word.removeprefix("Example") for word in words if word.startswith("Example")}
+    return f"{name}Component" if keyword.iskeyword(name) or made & words else name
 
 
 PYPROJECT = """\

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import pluggy
 
 from lamina.core.component import API_VERSION, Component, ComponentConfig, PluginHooks
+from lamina.core.distribution import canonical
 from lamina.core.errors import PluginError, did_you_mean
 
 GROUP = "lamina"
@@ -92,7 +93,8 @@ class Registry:
         found = self._by_name.get((kind, bare), ())
         wanted = distribution or (self._preferred.get((kind, bare)) if len(found) > 1 else None)
         if wanted:
-            found = tuple(entry for entry in found if entry.distribution == wanted) or (() if distribution else found)
+            of_it = tuple(entry for entry in found if canonical(entry.distribution) == canonical(wanted))
+            found = of_it or (() if distribution else found)
         if len(found) == 1:
             return found[0]
         if found:
@@ -101,17 +103,31 @@ class Registry:
                 f"{' and '.join(entry.distribution for entry in found)} both offer the {kind} '{bare}'",
                 hint=f"write '{choices[0]}' or '{choices[1]}'",
             )
-        raise PluginError(
-            f"no {kind} is called '{name}'",
-            hint=did_you_mean(bare, self.names(kind)) or self._where_from(distribution),
-            note="\n".join([f"known: {', '.join(self.names(kind)) or 'none'}", *self._suspects()]),
-        )
+        offers = [(entry.distribution, entry.name) for entry in self.entries(kind)]
+        raise unknown(kind, name, offers, [(plugin.name, plugin.distribution, plugin.error) for plugin in self.plugins])
 
-    def _where_from(self, distribution: str) -> str:
-        return f"pip install {distribution}" if distribution else ""
 
-    def _suspects(self) -> list[str]:
-        return [f"note: plugin '{name}' failed to load ({why}) and may provide it" for name, why in self.failed.items()]
+def unknown(
+    kind: str, name: str, offers: Collection[tuple[str, str]], plugins: Collection[tuple[str, str, str | None]]
+) -> PluginError:
+    """That nobody offers a component `name` or `dist:name`, and how to come by it.
+
+    `offers` are distribution and name of every component of the kind; `plugins` entry point, distribution and, of
+    those that failed, the reason.
+    """
+    distribution, _, bare = name.rpartition(":")
+    names = sorted({offered for _, offered in offers})
+    failed = [f"note: plugin '{point}' failed to load ({why}) and may provide it" for point, _, why in plugins if why]
+    if distribution:
+        installed = canonical(distribution) in {canonical(owner) for _, owner, _ in plugins}
+        own = [offered for owner, offered in offers if canonical(owner) == canonical(distribution)]
+        hint = did_you_mean(bare, own) if installed else f"pip install {distribution}"
+    else:
+        hint = did_you_mean(bare, names)
+        if not hint and not failed:
+            hint = "pip install the plugin that offers it, or use one of these"
+    note = "\n".join([f"known: {', '.join(names) or 'none'}", *failed])
+    return PluginError(f"no {kind} is called '{name}'", hint=hint, note=note)
 
 
 def load_plugins(group: str = GROUP, only: Iterable[str] | None = None) -> Registry:
@@ -122,11 +138,11 @@ def load_plugins(group: str = GROUP, only: Iterable[str] | None = None) -> Regis
     """
     if only is None and (limit := os.environ.get("LAMINA_PLUGINS")) is not None:
         only = [name.strip() for name in limit.split(",")]
-    chosen = None if only is None else {"lamina", *only}
+    chosen = None if only is None else {"lamina", *map(canonical, only)}
     plugins = []
     for point in sorted(entry_points(group=group), key=lambda point: (point.name != "builtin", point.name)):
         distribution, version = _provenance(point)
-        if chosen is None or chosen & {point.name, distribution}:
+        if chosen is None or chosen & {canonical(point.name), canonical(distribution)}:
             plugins.append(load_plugin(point.name, point.value, distribution, version, point.load))
     return Registry.of(plugins)
 

@@ -19,7 +19,7 @@ from lamina.core.describe import say as tell
 from lamina.core.errors import ConfigProblem, LaminaError, Location, did_you_mean
 from lamina.core.reader import KeyPath, Node, from_data
 from lamina.core.registry import Registry, load_plugins
-from lamina.core.resolved import SLOTS, BlockConfig, BlockParts, ResolvedSpec
+from lamina.core.resolved import SLOTS, BlockConfig, ResolvedSpec, parts_of
 from lamina.core.spec import Spec, merge
 
 Facts = Mapping[str, Any]  # about a value in the context's store
@@ -339,15 +339,15 @@ class _Resolver(ConfigReader):
         for name, block in vars(spec).get("blocks", {}).items():
             if ("blocks", name) in self.broken:
                 continue
-            parts = [part for _, part in BlockParts.of(block)]
-            if block.attention is None:
-                parts = [part for part in parts if part.kind != "position"]
-            for part in parts:
+            parts = parts_of(block)
+            top = [part for part, inside in parts if not inside]
+            for part, inside in parts:
+                if block.attention is None and part.kind == "position":
+                    continue
                 for kind, needs in part.component.requires(part.config).items():
-                    for other in (other for other in parts if other.kind == kind):
-                        missing = needs - other.component.provides(other.config)
-                        if missing:
-                            self._misfit(part, other, missing)
+                    for other in _asked(part, kind, inside, top):
+                        if missing := needs - other.component.provides(other.config):
+                            self._misfit(part, _to_blame(other, missing), missing)
             place = block.position
             if spec.position and "embeddings" in acts_at(place) and place.dump() != spec.position.dump():
                 self.problem(
@@ -450,12 +450,33 @@ class _Resolver(ConfigReader):
         )
 
 
+def _asked(part: Part, kind: str, inside: tuple[Part, ...], top: list[Part]) -> list[Part]:
+    """Whose `provides` has to hold what `part` requires of a kind: the parts of that kind inside it; where there are
+    none the nearest it is inside of, which speaks for what that holds; else those that stand in the block beside it."""
+    own = _outermost(part, kind)
+    return own or [holder for holder in inside if holder.kind == kind][:1] or [o for o in top if o.kind == kind]
+
+
+def _outermost(part: Part, kind: str) -> list[Part]:
+    return [
+        found for _, child in part.children() for found in ([child] if child.kind == kind else _outermost(child, kind))
+    ]
+
+
+def _to_blame(part: Part, missing: frozenset[str]) -> Part:
+    """The part itself, or the one inside it that it lacks this for, as a wrapper does."""
+    for child in _outermost(part, part.kind):
+        if not missing & child.component.provides(child.config):
+            return _to_blame(child, missing)
+    return part
+
+
 def _store_uses(block: BlockConfig) -> list[tuple[Part, Mapping[str, Facts], Mapping[str, Facts]]]:
     """Every part of a block that uses the context's store, what it reads and what it leaves."""
     place = {"position": block.position}
     found = [
         (part, *(call_with(ask, part.config, offered=place) for ask in (part.component.reads, part.component.leaves)))
-        for _, part in BlockParts.of(block)
+        for part, _ in parts_of(block)
     ]
     return [use for use in found if use[1] or use[2]]
 

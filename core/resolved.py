@@ -170,22 +170,19 @@ class ResolvedSpec(ComponentConfig):
         return self.model_copy(update=changes)
 
 
-class BlockParts:
-    """Every part of a block, those inside others included, with the slot at its top."""
+def parts_of(block: BlockConfig) -> list[tuple[Part, tuple[Part, ...]]]:
+    """Every part of a block, and the parts it stands inside of, the innermost first."""
+    found: list[tuple[Part, tuple[Part, ...]]] = []
 
-    @staticmethod
-    def of(block: BlockConfig) -> list[tuple[str, Part]]:
-        found: list[tuple[str, Part]] = []
+    def add(part: Part, inside: tuple[Part, ...]) -> None:
+        found.append((part, inside))
+        for _, child in part.children():
+            add(child, (part, *inside))
 
-        def add(name: str, part: Part) -> None:
-            found.append((name, part))
-            for _, child in part.children():
-                add(name, child)
-
-        for name in slots(BlockConfig):
-            if (part := getattr(block, name)) is not None:
-                add(name, part)
-        return found
+    for name in slots(BlockConfig):
+        if (part := getattr(block, name)) is not None:
+            add(part, ())
+    return found
 
 
 class _Dumper(yaml.SafeDumper):

@@ -68,6 +68,11 @@ class Router(ModuleComponent, ABC):
     def experts_per_token(self) -> int:
         """k, or the mean where it differs from token to token"""
 
+    @property
+    def weight_sum(self) -> float | None:
+        """What the weights of a token add up to; None where that differs from token to token."""
+        return None
+
     @abstractmethod
     def forward(self, x: Tensor, context: Context) -> Routing:
         """(N, D) -> Routing. Losses are filled in training mode only. Draws from torch's own generator, which training

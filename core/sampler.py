@@ -41,7 +41,14 @@ class Sampler(Component, ABC):
     `stop_ids`, and `generators`, one a row, which no other stage draws from. `forward` is called once for each next
     token, in order; the token chosen since is the last of the history. Strategies follow several continuations, some of
     them on trial: they copy the stage with `copy.deepcopy`, and `reorder` the rows of a copy.
+
+    What a stage declares of itself with the four class attributes below, `lamina plugin check` holds it to.
     """
+
+    only_removes: ClassVar[bool] = False  # the tokens it leaves have the logits they came with
+    removes_none: ClassVar[bool] = False  # every token that came in is left
+    keeps_best: ClassVar[bool] = False  # the most likely token stays the most likely
+    forgetful: ClassVar[bool] = False  # what it does follows from the logits, not from the history
 
     kind = "sampler"
     told: ClassVar[tuple[str, ...]] = ("tokenizer", "vocab_size", "generators", "stop_ids")

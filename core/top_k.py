@@ -64,6 +64,11 @@ class GroupedTopKConfig(TopKConfig):
     )
     usual_group_score: ClassVar[str] = "max"
 
+    @property
+    def weight_sum(self) -> float | None:
+        """What the weights of a token add up to; None where they are left as they are."""
+        return self.scale if self.renormalise else None
+
     def derive(self, n_experts: int) -> dict[str, Any]:
         found = super().derive(n_experts)
         if self.n_groups == 1:
@@ -187,6 +192,10 @@ class BiasedTopK(Router, ABC):
     @property
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
+
+    @property
+    def weight_sum(self) -> float | None:
+        return self.config.weight_sum
 
     def forward(self, x: Tensor, context: Context) -> Routing:
         logits = self.linear(x)

@@ -16,6 +16,7 @@ from rich.console import Console
 from lamina.cli import main
 from lamina.core.conformance import checks_for
 from lamina.core.conformance.__main__ import report
+from lamina.core.conformance.target import find_target
 from lamina.core.errors import PluginError
 from lamina.core.plugin_check import check_tables
 from lamina.core.plugin_new import kinds_with_templates, module_name, new_plugin
@@ -56,6 +57,17 @@ def test_a_new_package_is_whole_and_its_component_keeps_its_contract(kind: str, 
     for item in items:
         if item.check.name not in ("compiles", "autocast"):  # they take long, and the package's own tests have them
             item(1)
+
+
+@pytest.mark.parametrize("name", ["None", "path", "norm", "component", "field"])
+def test_a_name_that_the_template_needs_itself_makes_a_component_too(name: str, tmp_path: Path) -> None:
+    target = find_target(new_plugin(name, "norm", tmp_path))
+    target.must_load()
+    (entry,) = target.entries
+    assert (entry.name, entry.component.__name__) == (name.lower(), f"{name.capitalize()}Component")
+    next(item for item in checks_for(tmp_path / name) if item.check.name == "state dict")(1)
+    test = (tmp_path / name / "tests" / f"test_{name.lower()}.py").read_text()
+    assert f"import {name.capitalize()}Component, {name.capitalize()}ComponentConfig" in test
 
 
 def test_its_own_tests_pass_as_written(tmp_path: Path) -> None:

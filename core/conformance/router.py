@@ -85,26 +85,58 @@ def losses_are_numbers(case: Case) -> None:
         route(router.eval(), x)
 
 
+@check("router", name="weight sum")
+@torch.no_grad()
+def weights_add_up_as_stated(case: Case) -> None:
+    """A token's weights add up to what `weight_sum` says, in training too."""
+    router: Router = case.build(dtype=torch.float32)
+    stated = router.weight_sum
+    if stated is None:
+        raise NotApplicable("it says that they add up to this or that")
+    for training in (False, True):
+        for n in (1, 7):
+            weights = route(router.train(training), randn(n, case.dim, dtype=torch.float32)).weights
+            why = f"weights that add up to {stated:g}"
+            same(weights.sum(-1), torch.full((n,), stated), why, 1e-4, tokens=n, training=training)
+
+
+@check("router", name="learns")
+def some_gradient_reaches_it(case: Case) -> None:
+    """Where a router has parameters, its weights or losses have a gradient that is not zero."""
+    router: Router = case.build(dtype=torch.float32).train()
+    parameters = [parameter for parameter in router.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise NotApplicable("it has nothing to learn")
+    routing = route(router, randn(7, case.dim, dtype=torch.float32))
+    # Each weight counts otherwise, as each expert does: the sum of renormalised weights is the same whatever it learns.
+    total = (routing.weights * randn(*routing.weights.shape, dtype=torch.float32)).sum() + sum(routing.losses.values())
+    if total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
+    if not any(p.grad is not None and bool(p.grad.any()) for p in parameters):
+        raise Wrong("a gradient that is not zero for some parameter", "none", tokens=7)
+
+
 @check("router", name="balanced loss")
 def the_stated_constant_is_true(case: Case) -> None:
     """At an even load the balance loss is what `balanced_loss` says, times its weight."""
     stated = getattr(case.entry.component, "balanced_loss", None)
     if stated is None:
         raise NotApplicable("it declares no balanced_loss")
-    router: Router = case.build(dtype=torch.float32)
-    linears = [module for module in router.modules() if isinstance(module, RouterLinear)]
-    if len(linears) != 1 or linears[0].weight.shape != (EXPERTS, case.dim) or case.dim < EXPERTS:
-        raise NotApplicable("its logits are no one product, so an even load cannot be arranged")
+    router: Router = case.build(dtype=torch.float32).train()
+    last = [module for module in router.modules() if isinstance(module, RouterLinear) and len(module.weight) == EXPERTS]
+    if len(last) != 1:
+        raise NotApplicable("it has not one RouterLinear whose logits could be set to an even load")
     with torch.no_grad():
-        linears[0].weight.copy_(torch.eye(EXPERTS, case.dim))
         for name, buffer in router.named_buffers():
             if buffer.is_floating_point() and name:
                 buffer.zero_()
-    one = torch.zeros(case.dim)
-    one[:EXPERTS] = torch.linspace(2.0, -2.0, EXPERTS)
-    x = torch.stack([torch.cat([one[:EXPERTS].roll(shift), one[EXPERTS:]]) for shift in range(EXPERTS)])
-    losses = route(router.train(), x).losses
+    ranked = torch.linspace(2.0, -2.0, EXPERTS)
+    logits = torch.stack([ranked.roll(shift) for shift in range(EXPERTS)])  # every expert first of one token
+    object.__setattr__(last[0], "forward", lambda x: logits)
+    losses = route(router, randn(EXPERTS, case.dim, dtype=torch.float32)).losses
     weighted = {name: weight for name in losses if (weight := _weight(case, name)) is not None}
+    if not weighted:
+        raise NotApplicable("with these options it has no balance loss")
     for name, weight in weighted.items():
         same(losses[name].detach(), torch.tensor(stated * weight), f"{stated:g} · {weight:g} at an even load", 1e-4)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lamina.core.conformance.case import VOCAB, Case, generators, randn, tokens
-from lamina.core.conformance.checks import Wrong, check
+from lamina.core.conformance.checks import NotApplicable, Wrong, check
 from lamina.core.conformance.texts import same
 from lamina.core.sampler import History, Sampler
 
@@ -102,6 +103,37 @@ def state_follows_its_row(case: Case) -> None:
         for place, row in enumerate(chosen):
             want = _run(case, [row], STEPS + 1)[-1]
             _same(got[place : place + 1], want, "a row to keep what it remembers as rows move", rows=picked, row=row)
+
+
+@check("sampler", name="acts as declared")
+def it_acts_as_declared(case: Case) -> None:
+    """What the class says of itself is true: `only_removes`, `removes_none`, `keeps_best`, `forgetful`."""
+    declared: Any = case.entry.component
+    words = [word for word in ("only_removes", "removes_none", "keeps_best", "forgetful") if getattr(declared, word)]
+    if not words:
+        raise NotApplicable("it declares nothing of what it does")
+    rows = [0, 1, 2]
+    for length in (1, 5):
+        stage, elsewhere = _stage(case, rows), _stage(case, rows)
+        for step in range(STEPS):
+            logits = _logits(rows, step).masked_fill(torch.arange(VOCAB) % 4 == step, -torch.inf)
+            out = stage.forward(logits, _history(rows, length + step, step))
+            at = {"tokens_before": length + step, "generated": step}
+            left = out.isfinite()
+            if "only_removes" in words and not torch.equal(out[left], logits[left]):
+                raise Wrong("the tokens that are left to have the logits they came with", "other ones", **at)
+            if "removes_none" in words and not torch.equal(left, logits.isfinite()):
+                raise Wrong("every token that came in to be left", f"{_gone(left, logits)} of them removed", **at)
+            best = logits.argmax(-1, keepdim=True)
+            if "keeps_best" in words and not torch.equal(out.gather(-1, best), out.amax(-1, keepdim=True)):
+                raise Wrong("the most likely token to stay the most likely", "another one is, or it is removed", **at)
+            if "forgetful" in words:
+                there = elsewhere.forward(logits, _history(rows[::-1], 9 + step, 2 + step))
+                _same(there, out, "the same whatever the history is", **at)
+
+
+def _gone(left: Tensor, logits: Tensor) -> int:
+    return int((~left & logits.isfinite()).sum())
 
 
 def _run(case: Case, rows: list[int], steps: int = STEPS, padding: int = 0) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,16 @@ TEXTS = (
     "x" * 300,
     "\U0010ffff",
 )
+
+
+def _drawn(n: int) -> list[str]:
+    """Short texts of any code points that are text, the same every time."""
+    draw = random.Random(0)
+    planes = [(0x20, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x3FFFF), (0xE0000, 0x10FFFF)]
+    return ["".join(chr(draw.randint(*draw.choice(planes))) for _ in range(draw.randint(1, 6))) for _ in range(n)]
+
+
+ANY_TEXTS = _drawn(200)
 SIZES = (400, 300, 600, 1000, 64, 2000)
 
 
@@ -72,7 +83,7 @@ def encoded(tokenizer: Tokenizer, text: str) -> list[int] | None:
 def text_comes_back(case: Case) -> None:
     """decode(encode(text)) is the text; one it cannot hold raises DataError, unless `lossy` says that it is changed."""
     tokenizer = opened(case)
-    for text in sorted((*TEXTS, *SAMPLE[:4]), key=len):
+    for text in sorted((*TEXTS, *SAMPLE[:4], *ANY_TEXTS), key=len):
         ids = encoded(tokenizer, text)
         if ids is None:
             continue
@@ -141,7 +152,7 @@ def it_opens_as_it_was_saved(case: Case) -> None:
 def streaming_is_decoding(case: Case) -> None:
     """Ids decoded as they come give the text they give at once, and never half a character."""
     tokenizer = opened(case)
-    for text in sorted((*TEXTS, *SAMPLE[:4], "".join(SAMPLE)), key=len):
+    for text in sorted((*TEXTS, *SAMPLE[:4], *ANY_TEXTS, "".join(SAMPLE)), key=len):
         ids = encoded(tokenizer, text)
         if ids is None:
             continue

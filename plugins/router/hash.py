@@ -63,6 +63,10 @@ class Hash(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float:
+        return self.config.scale
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         indices = self.table[context.token_ids.flatten()]  # (N, k)
         if self.linear is None:

@@ -63,6 +63,10 @@ class MLPRouter(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float | None:
+        return self.config.weight_sum
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         for layer in self.hidden:
             x = self.activation(layer(x))  # (N, F)

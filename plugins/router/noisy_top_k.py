@@ -62,6 +62,10 @@ class NoisyTopK(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float:
+        return 1.0
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         logits = scores = self.linear(x)  # (N, E)
         if not self.training:

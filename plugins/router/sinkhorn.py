@@ -40,6 +40,10 @@ class Sinkhorn(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float | None:
+        return 1.0 if self.config.renormalise else None
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         logits = self.linear(x)
         scores = self._log_plan(logits.detach()) if self.training else logits  # (N, E)

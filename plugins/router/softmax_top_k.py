@@ -51,6 +51,10 @@ class SoftmaxTopK(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float | None:
+        return self.config.weight_sum
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         if self.training and self.config.jitter:
             x = jitter(x, self.config.jitter)

@@ -57,6 +57,10 @@ class TopKSoftmax(Router):
     def experts_per_token(self) -> int:
         return self.config.experts_per_token
 
+    @property
+    def weight_sum(self) -> float:
+        return 1.0
+
     def forward(self, x: Tensor, context: Context) -> Routing:
         logits = self.linear(x)  # (N, E)
         chosen, indices = logits.topk(self.experts_per_token, -1)  # (N, k)

@@ -58,6 +58,7 @@ class Constraint(Sampler):
 
     Config = ConstraintConfig
     paper = "llguidance; Koo et al. 2024, arXiv:2407.08103"
+    only_removes = True
 
     @classmethod
     def examples(cls, directory: Path) -> list[dict[str, Any]]:

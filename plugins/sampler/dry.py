@@ -33,6 +33,7 @@ class DRY(Sampler):
 
     Config = DRYConfig
     paper = "Weidmann 2024, oobabooga/text-generation-webui#5677"
+    removes_none = True
 
     def __init__(self, config: DRYConfig, tokenizer: Tokenizer | None, vocab_size: int) -> None:
         self.config = config

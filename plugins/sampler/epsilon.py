@@ -18,6 +18,7 @@ class Epsilon(Sampler):
 
     Config = EpsilonConfig
     paper = "Hewitt et al. 2022, arXiv:2210.15191"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: EpsilonConfig) -> None:
         self.epsilon = config.epsilon

@@ -23,6 +23,7 @@ class Eta(Sampler):
 
     Config = EtaConfig
     paper = "Hewitt et al. 2022, arXiv:2210.15191"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: EtaConfig) -> None:
         self.epsilon = config.epsilon

@@ -22,6 +22,7 @@ class FrequencyPenalty(Sampler):
 
     Config = FrequencyPenaltyConfig
     paper = "OpenAI API reference, frequency_penalty"
+    removes_none = True
 
     def __init__(self, config: FrequencyPenaltyConfig) -> None:
         self.value = config.value

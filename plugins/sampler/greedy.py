@@ -12,6 +12,7 @@ class GreedySampler(Sampler):
     """Keep only the most likely token, the lowest id where several tie."""
 
     paper = "argmax"
+    only_removes = keeps_best = forgetful = True
 
     def forward(self, logits: Tensor, history: History) -> Tensor:
         best = logits.argmax(-1, keepdim=True)  # (B, 1)

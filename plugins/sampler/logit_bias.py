@@ -31,6 +31,7 @@ class LogitBias(Sampler):
 
     Config = LogitBiasConfig
     paper = "OpenAI API reference, logit_bias"
+    removes_none = forgetful = True
 
     @classmethod
     def examples(cls, directory: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ class MinP(Sampler):
 
     Config = MinPConfig
     paper = "Nguyen et al. 2024, arXiv:2407.01082"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: MinPConfig) -> None:
         self.gap = math.log(config.p)  # a ratio of probabilities is a difference of logits

@@ -24,6 +24,7 @@ class Mirostat(Sampler):
 
     Config = MirostatConfig
     paper = "Basu et al. 2020, arXiv:2007.14966"
+    only_removes = keeps_best = True
 
     def __init__(self, config: MirostatConfig) -> None:
         self.tau, self.eta = config.tau, config.eta

@@ -21,6 +21,7 @@ class NoRepeatNgram(Sampler):
 
     Config = NoRepeatNgramConfig
     paper = "Paulus et al. 2017, arXiv:1705.04304"
+    only_removes = True
 
     def __init__(self, config: NoRepeatNgramConfig) -> None:
         self.n = config.n

@@ -22,6 +22,7 @@ class PresencePenalty(Sampler):
 
     Config = PresencePenaltyConfig
     paper = "OpenAI API reference, presence_penalty"
+    removes_none = True
 
     def __init__(self, config: PresencePenaltyConfig) -> None:
         self.value = config.value

@@ -24,6 +24,7 @@ class RepetitionPenalty(Sampler):
 
     Config = RepetitionPenaltyConfig
     paper = "Keskar et al. 2019, arXiv:1909.05858"
+    removes_none = True
 
     def __init__(self, config: RepetitionPenaltyConfig) -> None:
         self.value = config.value

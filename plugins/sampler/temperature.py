@@ -29,6 +29,7 @@ class Temperature(Sampler):
 
     Config = TemperatureConfig
     paper = "Ackley, Hinton & Sejnowski 1985, A learning algorithm for Boltzmann machines"
+    removes_none = keeps_best = forgetful = True
 
     def __init__(self, config: TemperatureConfig) -> None:
         self.value = config.value

@@ -18,6 +18,7 @@ class TopK(Sampler):
 
     Config = TopKConfig
     paper = "Fan et al. 2018, arXiv:1805.04833"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: TopKConfig) -> None:
         self.k = config.k

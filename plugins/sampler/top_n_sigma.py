@@ -24,6 +24,7 @@ class TopNSigma(Sampler):
 
     Config = TopNSigmaConfig
     paper = "Tang et al. 2024, arXiv:2411.07641"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: TopNSigmaConfig) -> None:
         self.n = config.n

@@ -23,6 +23,7 @@ class TopP(Sampler):
 
     Config = TopPConfig
     paper = "Holtzman et al. 2019, arXiv:1904.09751"
+    only_removes = keeps_best = forgetful = True
 
     def __init__(self, config: TopPConfig) -> None:
         self.p = config.p

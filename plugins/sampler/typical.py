@@ -21,6 +21,7 @@ class Typical(Sampler):
 
     Config = TypicalConfig
     paper = "Meister et al. 2022, arXiv:2202.00666"
+    only_removes = forgetful = True
 
     def __init__(self, config: TypicalConfig) -> None:
         self.p = config.p

@@ -26,6 +26,7 @@ class XTC(Sampler):
 
     Config = XTCConfig
     paper = "Weidmann 2024, oobabooga/text-generation-webui#6335"
+    only_removes = forgetful = True
 
     def __init__(self, config: XTCConfig, generators: Sequence[torch.Generator]) -> None:
         self.threshold, self.probability = config.threshold, config.probability

@@ -113,6 +113,9 @@ def test_what_is_not_there_is_told_with_the_nearest_name(found: Index) -> None:
         found.find("nrm")
     with pytest.raises(PluginError, match="no norm is called 'mien'\n  did you mean 'mine'"):
         found.find("norm", "mien")
+    with pytest.raises(PluginError, match=r"pip install acme\n.*\n.*'broken' failed to load .* and may provide it"):
+        found.find("norm", "acme:rms")
+    assert found.find("norm", "Clashing:rms") == found.find("norm", "clashing:rms")
 
 
 @pytest.fixture

@@ -208,6 +208,29 @@ def test_a_name_that_nobody_offers_is_told_with_the_nearest_and_who_may_have_it(
         registry.get("ffn", "mlp")
 
 
+def test_where_a_component_may_be_had_is_told() -> None:
+    registry = Registry.of([loaded(offering(("half", Half)), "odd", "Odd_Parts")])
+    for name, hint in (
+        ("other:half", "pip install other"),
+        ("odd-parts:hlf", "did you mean 'half'?"),
+        ("nothing_like_it", "pip install the plugin that offers it, or use one of these"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            registry.get("norm", name)
+        assert caught.value.problems[0].hint == hint
+    with pytest.raises(PluginError) as caught:
+        registry.get("norm", "odd-parts:unlike_any")
+    assert caught.value.problems[0].hint == ""
+
+
+def test_a_distribution_is_one_however_its_name_is_spelt() -> None:
+    here, there = (loaded(offering(("half", Half)), name, name) for name in ("Acme_Parts", "there"))
+    registry = Registry.of([here, there])
+    for name in ("Acme_Parts:half", "acme-parts:half", "acme.parts:half"):
+        assert registry.get("norm", name).distribution == "Acme_Parts"
+    assert registry.preferring({("norm", "half"): "acme-parts"}).get("norm", "half").distribution == "Acme_Parts"
+
+
 def test_the_registry_is_frozen() -> None:
     registry = load_plugins(only=[])
     for target, attribute in ((registry, "plugins"), (registry.entries()[0], "name"), (registry.plugins[0], "error")):
@@ -265,6 +288,7 @@ def test_an_installed_distribution_is_found_and_a_broken_one_does_no_harm() -> N
         ("", {"builtin"}),
         ("acme", {"builtin", "acme_point"}),
         ("acme_point", {"builtin", "acme_point"}),
+        ("ACME-point", {"builtin", "acme_point"}),
         ("broken, acme", {"builtin", "acme_point", "broken_point"}),
         ("nobody", {"builtin"}),
     ],

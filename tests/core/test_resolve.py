@@ -87,6 +87,23 @@ class Masked(Deaf):
         mask: Part = slot("mask", "causal", description="Which keys a query sees.")
 
 
+class Both(Deaf):
+    """Mixes tokens in two ways side by side, of which the second takes no position."""
+
+    class Config(ComponentConfig):
+        first: Part = slot("attention", description="Takes the position.")
+        second: Part = slot("attention", "deaf", description="Takes none.")
+
+    @classmethod
+    def provides(cls, config: Any) -> frozenset[str]:
+        return frozenset({"queries_keys"})
+
+    @classmethod
+    def position_sizes(cls, config: Any) -> dict[str, int] | None:
+        sizes: dict[str, int] | None = config.first.component.position_sizes(config.first.config)
+        return sizes
+
+
 # Reading: every problem at once
 
 
@@ -469,6 +486,25 @@ def test_a_mask_that_an_attention_does_not_honour_is_an_error() -> None:
     error = refusal(text + "  ffn: mlp\nlayers: 1\n", registry)
     assert "mask 'sliding' needs mask of the attention, and 'masked' (s.yaml:8:14) does not provide it" in str(error)
     made(text.replace("{name: sliding, window: 2}", "causal") + "  ffn: mlp\nlayers: 1\n", registry)
+
+
+def test_the_innermost_part_that_lacks_something_is_blamed_and_once() -> None:
+    registry = Registry.of([*REGISTRY.plugins, plugin("deaf", deaf=Deaf)])
+    wrapped = "{name: trace, wraps: {name: trace, wraps: deaf}}"
+    text = TOP.replace("rope", "alibi") + f"block:\n  attention: {wrapped}\n  ffn: mlp\nlayers: 1\n"
+    error = refusal(text, registry)
+    assert "position 'alibi' needs scores of the attention, and 'deaf' (s.yaml:8:56) does not" in str(error)
+    assert len(error.problems) == 1
+
+
+def test_a_part_speaks_for_those_it_holds() -> None:
+    registry = Registry.of([*REGISTRY.plugins, plugin("acme", deaf=Deaf, both=Both)])
+    made(TOP + "block:\n  attention: {name: both, first: {name: gqa, n_heads: 2}}\n  ffn: mlp\nlayers: 1\n", registry)
+    masked = "{name: both, first: {name: gqa, n_heads: 2, mask: {name: sliding, window: 3}}}"
+    made(TOP + f"block:\n  attention: {masked}\n  ffn: mlp\nlayers: 1\n", registry)
+    inside = "{name: moe, n_experts: 2, expert: {name: trace, wraps: rwkv_channel_mix}}"
+    error = refusal(TOP + f"block:\n  attention: {{name: gqa, n_heads: 2}}\n  ffn: {inside}\nlayers: 1\n", registry)
+    assert "ffn 'moe' needs tokenwise of the ffn, and 'rwkv_channel_mix'" in str(error)
 
 
 def test_an_attention_that_takes_no_position_may_stand_beside_others() -> None:

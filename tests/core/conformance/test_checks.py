@@ -531,6 +531,22 @@ class AlwaysLoses(Choose):
         return routing
 
 
+@caught_by("weight sum")
+class Overweighs(Choose):
+    """Says that weights are scaled to sum to one, and leaves them as they are."""
+
+    weight_sum = 1.0
+
+
+@caught_by("learns")
+class Deaf(Choose):
+    """Weighs all that it chooses alike, so that nothing tells it what to choose."""
+
+    def forward(self, x: Tensor, context: Context) -> Routing:
+        routing = super().forward(x, context)
+        return Routing(routing.logits, routing.scores, torch.ones_like(routing.weights), routing.indices)
+
+
 class Weighed(ComponentConfig):
     balance_loss: float = Field(0.5, description="Weight of the balance loss.")
 
@@ -638,6 +654,8 @@ class OnePattern(Window):
 class Stage(Sampler):
     """Keeps every contract of a sampler."""
 
+    only_removes = removes_none = keeps_best = forgetful = True
+
     def __init__(self, config: Any) -> None:
         pass
 
@@ -688,6 +706,47 @@ class Sticks(Stage):
         self.sum = self.sum + logits.nan_to_num(neginf=0.0) if isinstance(self.sum, float) else self.sum
         n = min(len(logits), len(self.sum))
         return torch.cat([logits[:n] + self.sum[:n], logits[n:]])
+
+
+@caught_by("acts as declared")
+class Reweighs(Stage):
+    """Says that it only removes, and changes what it leaves."""
+
+    removes_none = keeps_best = forgetful = False
+
+    def forward(self, logits: Tensor, history: History) -> Tensor:
+        return logits * 0.5
+
+
+@caught_by("acts as declared")
+class Cuts(Stage):
+    """Says that it removes nothing, and removes the least likely."""
+
+    only_removes = keeps_best = forgetful = False
+
+    def forward(self, logits: Tensor, history: History) -> Tensor:
+        least = logits.masked_fill(logits == -torch.inf, torch.inf).argmin(-1, keepdim=True)
+        return logits.scatter(-1, least, -torch.inf)
+
+
+@caught_by("acts as declared")
+class Beheads(Stage):
+    """Says that it keeps the best, and removes it."""
+
+    only_removes = removes_none = forgetful = False
+
+    def forward(self, logits: Tensor, history: History) -> Tensor:
+        return logits.scatter(-1, logits.argmax(-1, keepdim=True), -torch.inf)
+
+
+@caught_by("acts as declared")
+class Recalls(Stage):
+    """Says that it forgets, and goes by the last token."""
+
+    only_removes = removes_none = keeps_best = False
+
+    def forward(self, logits: Tensor, history: History) -> Tensor:
+        return logits.scatter_add(-1, history.token_ids[:, -1:], torch.ones(len(logits), 1))
 
 
 class Take(Decoding):
@@ -773,6 +832,15 @@ class Lowers(Bytes):
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         return super().encode(text.lower(), allow_special=allow_special)
+
+
+@caught_by("round trip")
+class Basic(Bytes):
+    """Loses what lies far beyond the letters in use."""
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        near = "".join("?" if 0x2FFFF < ord(letter) < 0x10FFFF else letter for letter in text)
+        return super().encode(near, allow_special=allow_special)
 
 
 @caught_by("special tokens")
