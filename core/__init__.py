@@ -119,6 +119,7 @@ _HOME = {  # module -> the public names it holds
     "norm": ("Norm",),
     "optimizer": ("Optimizer", "Schedule", "decay_groups", "hidden_matrices", "warm_up"),
     "position": ("Position",),
+    "program": ("CannotLower", "Program", "Rows", "Turns", "lowering"),
     "residual": ("Residual",),
     "resolved": ("BlockConfig", "ResolvedSpec"),
     "rope_keys": ("Rope",),
@@ -131,6 +132,7 @@ _HOME = {  # module -> the public names it holds
     "softmax_attention": ("Bias", "Scores", "attend", "visible"),  # a module called `attend` would hide the function
     "special_files": ("SpecialFiles",),
     "speculation": ("Drafter", "Speculation"),
+    "stepper": ("quantise_decoder", "use_kernels"),
     "tokenizer": ("BEGINS", "ENDS", "StreamDecoder", "Tokenizer", "show_bytes", "usual"),
     "top_k": (
         "BALANCED_LOSS",
@@ -282,6 +284,11 @@ if TYPE_CHECKING:
     from lamina.core.optimizer import hidden_matrices as hidden_matrices
     from lamina.core.optimizer import warm_up as warm_up
     from lamina.core.position import Position as Position
+    from lamina.core.program import CannotLower as CannotLower
+    from lamina.core.program import Program as Program
+    from lamina.core.program import Rows as Rows
+    from lamina.core.program import Turns as Turns
+    from lamina.core.program import lowering as lowering
     from lamina.core.residual import Residual as Residual
     from lamina.core.resolved import BlockConfig as BlockConfig
     from lamina.core.resolved import ResolvedSpec as ResolvedSpec
@@ -307,6 +314,8 @@ if TYPE_CHECKING:
     from lamina.core.special_files import SpecialFiles as SpecialFiles
     from lamina.core.speculation import Drafter as Drafter
     from lamina.core.speculation import Speculation as Speculation
+    from lamina.core.stepper import quantise_decoder as quantise_decoder
+    from lamina.core.stepper import use_kernels as use_kernels
     from lamina.core.tokenizer import BEGINS as BEGINS
     from lamina.core.tokenizer import ENDS as ENDS
     from lamina.core.tokenizer import StreamDecoder as StreamDecoder

@@ -12,6 +12,7 @@ from lamina.core.cache import LayerState
 from lamina.core.context import Context
 from lamina.core.ffn import FFN
 from lamina.core.norm import Norm
+from lamina.core.program import Program, Rows, lowering
 from lamina.core.residual import Residual
 
 
@@ -75,6 +76,43 @@ class Block(nn.Module):
             stream = self.ffn_residual(stream, lambda x: feed(through(self.ffn_in, x)))
             stream = through(self.ffn_after, stream)
         return stream
+
+    def lower(self, program: Program, layer: int) -> None:
+        """`forward`, written into a program; `layer` is the one whose cache it is."""
+        stream = program.stream
+
+        def normed(norm: Norm | None, x: Rows) -> Rows:
+            made: Rows = x if norm is None else lowering(norm)(program, x)
+            return made
+
+        def attend(x: Rows) -> Rows:
+            return normed(self.attention_out, lowering(self.attention)(program, x, layer))
+
+        def feed(x: Rows) -> Rows:
+            return normed(self.ffn_out, lowering(self.ffn)(program, x))
+
+        def both(x: Rows) -> Rows:
+            read = normed(self.attention_in, x)
+            found = attend(read)
+            program.add(found, feed(read if self.flow == "parallel_shared" else normed(self.ffn_in, x)))
+            return found
+
+        def after(norm: Norm | None) -> None:
+            if norm is not None:
+                lowering(norm)(program, stream, out=stream)
+
+        if self.flow != "sequential":
+            lowering(self.attention_residual)(program, stream, both)
+            after(self.attention_after)
+            after(self.ffn_after)
+            return
+        if self.attention_residual is not None:
+            lowering(self.attention_residual)(program, stream, lambda x: attend(normed(self.attention_in, x)))
+            after(self.attention_after)
+            program.free()
+        if self.ffn_residual is not None:
+            lowering(self.ffn_residual)(program, stream, lambda x: feed(normed(self.ffn_in, x)))
+            after(self.ffn_after)
 
 
 def through(norm: Norm | None, x: Tensor) -> Tensor:

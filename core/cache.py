@@ -40,7 +40,7 @@ class LayerState:
         register_dtype: torch.dtype | None = None,
         window: int | None = None,
     ) -> None:
-        self.window = window
+        self.window, self.dtype = window, dtype
         self.capacity = length if window is None else min(length, window)
         self.streams = {
             name: torch.empty(batch, *shape[:-1], self.capacity, shape[-1], dtype=dtype, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,9 +19,10 @@ from lamina.core.module import Embedding, ModuleComponent
 from lamina.core.norm import Norm
 from lamina.core.position import Position
 from lamina.core.product import project
+from lamina.core.residual import Residual
 
 if TYPE_CHECKING:
-    from lamina.core.residual import Residual
+    from lamina.core.stepper import Stepper
 
 
 class InputEmbedding(nn.Module):
@@ -55,10 +57,12 @@ class Head(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocab_size, dim)) if tied_to is None else tied_to
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
         self.scale, self.softcap = scale, softcap
+        self.product: Callable[[Tensor], Tensor] | None = None  # x · weightᵀ + bias another way; set by backends
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)"""
-        logits = project(x if self.scale == 1.0 else x * self.scale, self.weight, self.bias)
+        x = x if self.scale == 1.0 else x * self.scale
+        logits = project(x, self.weight, self.bias) if self.product is None else self.product(x)
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -81,6 +85,7 @@ class Decoder(nn.Module):
         self.context_length = context_length
         self.vocab_size, self.dim = head.weight.shape
         self.last_context: Context | None = None
+        self.stepper: Stepper | None = None  # runs a few tokens faster than the layers do; set by backends
         mixers = [layer.attention for layer in layers if isinstance(layer.attention, Attention)]
         # As `Mask.lookahead`, of all layers.
         self.lookahead = max((mixer.lookahead for mixer in mixers), default=0)
@@ -136,6 +141,11 @@ class Decoder(nn.Module):
 
     def run(self, context: Context, cache: Cache | None = None) -> Tensor:
         """The layers, (B, T, D). Leaves losses of the layers in `context.losses`."""
+        if cache is not None and self.stepper is not None:
+            features = self.stepper(context, cache)
+            if features is not None:
+                cache.advance(context.token_ids.shape[1])
+                return features
         stream = self.embedding(context.token_ids, context)
         ends = self._ends
         if ends is not None:
@@ -158,6 +168,14 @@ class Decoder(nn.Module):
             (r for b in reversed(self.blocks) for r in (b.ffn_residual, b.attention_residual) if r is not None), None
         )
         return None if first is None or last is None else (first, last)
+
+    @property
+    def reshapes_stream(self) -> bool:
+        """Whether a residual keeps a stream of another shape than (B, T, D)."""
+        ends = self._ends
+        return ends is not None and (
+            type(ends[0]).widen is not Residual.widen or type(ends[1]).narrow is not Residual.narrow
+        )
 
     @property
     def blocks(self) -> list[Block]:

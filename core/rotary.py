@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from lamina.core.component import ComponentConfig, Part, Parts, slot
-from lamina.core.context import Context
+from lamina.core.context import Context, Span
 from lamina.core.errors import ConfigProblem
 from lamina.core.position import Position
+from lamina.core.program import CannotLower, Program, Turns
 from lamina.core.rope_scaling import FixedScaling, RopeScaling, rope_frequencies
 
 
@@ -58,6 +59,18 @@ class Rotary(Position):
     def rotate(self, q: Tensor, k: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         cos, sin = context.once(self, lambda: self._tables(context))
         return self._turn(q, cos, sin), self._turn(k, cos, sin)
+
+    mirrored: ClassVar = ("rotate", "_tables", "_turn")  # the methods that `lower` says
+
+    def lower(self, program: Program) -> Turns:
+        return program.once(self, lambda: self._turns(program.room))
+
+    def _turns(self, room: int) -> Turns:
+        frequencies, factor = self.scaling.turns(Span.run(0, 1, torch.device("cpu")))
+        if not isinstance(self.scaling, FixedScaling) or isinstance(factor, Tensor):
+            raise CannotLower("a rope scaling that depends on the text")
+        angles = torch.arange(room).unsqueeze(-1) * frequencies  # (L, width/2)
+        return Turns(angles.cos() * factor, angles.sin() * factor, self.interleaved)
 
     def _tables(self, context: Context) -> tuple[Tensor, Tensor]:
         """For this call's tokens: cos, and sin with its sign at that place in the pair; both (1 or B, 1, T, width)."""

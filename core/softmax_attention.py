@@ -113,7 +113,7 @@ def attend(
         hidden = ~visible(mask, queries, keys).unsqueeze(1)
         bias = bias.to(_wide(q)).masked_fill(hidden, -torch.inf)  # distances are too coarse in bfloat16
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale, enable_gqa=groups > 1)
-    if n_queries == 1 and _all_visible(mask, queries, keys):
+    if n_queries == 1 and all_visible(mask, queries, keys):
         # One token: the query heads that share a key head become rows of one product, so keys are read once.
         folded = q.reshape(q.shape[0], k.shape[1], groups, -1)
         folded = F.scaled_dot_product_attention(folded, k, v, scale=scale)
@@ -124,7 +124,7 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale, enable_gqa=groups > 1)
 
 
-def _all_visible(mask: Mask, queries: Span, keys: Span) -> bool:
+def all_visible(mask: Mask, queries: Span, keys: Span) -> bool:
     """Whether a single query sees every key given, as far as can be told without reading tensors."""
     if queries.start is None or keys.documents is not None:
         return False

@@ -16,6 +16,9 @@ class GELU(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x)
 
+    def lower(self) -> str:
+        return "gelu"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

@@ -19,6 +19,9 @@ class GELUTanh(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
 
+    def lower(self) -> str:
+        return "gelu_tanh"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

@@ -15,6 +15,9 @@ class Identity(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return x
 
+    def lower(self) -> str:
+        return "identity"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

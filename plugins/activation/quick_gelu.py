@@ -16,6 +16,9 @@ class QuickGELU(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
 
+    def lower(self) -> str:
+        return "quick_gelu"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

@@ -16,6 +16,9 @@ class ReLU(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
+    def lower(self) -> str:
+        return "relu"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

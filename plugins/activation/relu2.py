@@ -16,6 +16,9 @@ class SquaredReLU(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x).square()
 
+    def lower(self) -> str:
+        return "relu2"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

@@ -16,6 +16,9 @@ class Sigmoid(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
+    def lower(self) -> str:
+        return "sigmoid"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

@@ -16,6 +16,9 @@ class SiLU(Activation):
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
 
+    def lower(self) -> str:
+        return "silu"
+
 
 @hookimpl
 def register_components(register: Register) -> None:

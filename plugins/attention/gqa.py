@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from lamina.core import (
     Attention,
+    CannotLower,
     ComponentConfig,
     ConfigProblem,
     Context,
@@ -34,10 +35,14 @@ from lamina.core import (
     Part,
     Parts,
     Position,
+    Program,
     Register,
+    Rotary,
+    Rows,
     Span,
     attend,
     hookimpl,
+    lowering,
     slot,
 )
 
@@ -234,6 +239,38 @@ class GQA(Attention):
             mixed = mixed * gate
         projected: Tensor = self.out(mixed.reshape(batch, length, -1))
         return projected
+
+    def lower(self, program: Program, x: Rows, layer: int) -> Rows:
+        unsaid = (self.shared, self.kept_as, self.temperature, self.gate, self.v_norm, self.out_norm)
+        if any(option is not None for option in unsaid) or self.position.acts_at() & {"visible_keys", "scores"}:
+            raise CannotLower("an option of gqa, or a position, that acts on scores or between layers")
+        turns = (
+            lowering(self.position, *Rotary.mirrored)(program) if "queries_keys" in self.position.acts_at() else None
+        )
+        if self.norm_after and turns is not None and (self.q_norm is not None or self.k_norm is not None):
+            raise CannotLower("a norm after the position")
+        qkv = program.linear(x, self.qkv)
+        heads = (self.n_heads, self.n_kv_heads)
+        q, k = qkv.part(0, self.split[0]), qkv.part(self.split[0], self.split[1])
+        for norm, part, n in zip((self.q_norm, self.k_norm), (q, k), heads, strict=True):
+            if norm is not None:
+                lowering(norm)(program, part, out=part, heads=1 if self.norm_all else n)
+        if self.clip is not None:
+            program.clamp(qkv, self.clip)
+        mixed = program.attend(
+            qkv,
+            layer,
+            mask=self.mask,
+            turns=turns,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            scale=self.scale or self.head_dim**-0.5,
+            softcap=self.softcap,
+            sinks=self.sinks,
+        )
+        return program.linear(mixed, self.out)
 
     def _project(self, x: Tensor, context: Context, cache: LayerState | None) -> tuple[Tensor, Tensor, Tensor, Span]:
         """Queries (B, H, T, Dh), all visible keys (B, K, S, Dh) and values (B, K, S, Dv), and where those stand."""

@@ -20,8 +20,11 @@ from lamina.core import (
     OutLinear,
     Part,
     Parts,
+    Program,
     Register,
+    Rows,
     hookimpl,
+    lowering,
     slot,
 )
 
@@ -72,6 +75,15 @@ class Gated(FFN):
         hidden = self.activation(gate) * up
         out: Tensor = self.down(hidden if self.inner_norm is None else self.inner_norm(hidden))
         return out if self.out_scale == 1.0 else out * self.out_scale
+
+    def lower(self, program: Program, x: Rows) -> Rows:
+        both = program.linear(x, self.gate_up)
+        width = both.width // 2
+        gate, up = both.part(0, width), both.part(width, width)
+        hidden = program.activate(gate, lowering(self.activation)(), times=up, scale=self.gate_scale)
+        if self.inner_norm is not None:
+            hidden = lowering(self.inner_norm)(program, hidden)
+        return program.linear(hidden, self.down, scale=self.out_scale)
 
 
 @hookimpl

@@ -17,8 +17,11 @@ from lamina.core import (
     OutLinear,
     Part,
     Parts,
+    Program,
     Register,
+    Rows,
     hookimpl,
+    lowering,
     slot,
 )
 
@@ -58,6 +61,12 @@ class MLP(FFN):
         hidden: Tensor = self.activation(self.up(x))  # (..., F)
         out: Tensor = self.down(hidden if self.inner_norm is None else self.inner_norm(hidden))
         return out
+
+    def lower(self, program: Program, x: Rows) -> Rows:
+        hidden = program.activate(program.linear(x, self.up), lowering(self.activation)())
+        if self.inner_norm is not None:
+            hidden = lowering(self.inner_norm)(program, hidden)
+        return program.linear(hidden, self.down)
 
 
 @hookimpl

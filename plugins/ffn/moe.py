@@ -19,16 +19,20 @@ from torch import Tensor, nn
 
 from lamina.core import (
     FFN,
+    CannotLower,
     ComponentConfig,
     ConfigProblem,
     Context,
     Part,
     Parts,
+    Program,
     Register,
     Router,
     RouterLinear,
     Routing,
+    Rows,
     hookimpl,
+    lowering,
     slot,
 )
 
@@ -227,6 +231,22 @@ class MoE(FFN):
             told["dropped"] = sums["dropped"].item() / load.sum().item()
             told["lost"] = {"weight": weight.item(), "tokens": unserved.item() / sums["tokens"].item()}
         return told
+
+    def lower(self, program: Program, x: Rows) -> Rows:
+        config = self.config
+        if config.n_choices > config.n_experts or config.weigh == "inputs" or self.expert_scale is not None:
+            raise CannotLower("experts without weights, weighed inputs or a factor an expert")
+        always = None if self.shared is None else lowering(self.shared)(program, x)
+        lowering(self.router)(program, x)
+        expert: Any = self.experts[0]
+        with program.among(list(self.experts)):
+            chosen = lowering(expert)(program, x)
+        out = program.combine(chosen)
+        if always is not None:
+            if self.shared_gate is not None:
+                raise CannotLower("a gated shared expert")
+            program.add(out, always)
+        return out
 
     def active_parameters(self) -> int:
         """Those of one token all of whose choices fall on experts with weights."""

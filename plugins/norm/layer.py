@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.core import ComponentConfig, ConfigProblem, Norm, Register, hookimpl
+from lamina.core import ComponentConfig, ConfigProblem, Norm, Program, Register, Rows, hookimpl
 
 
 class LayerNormConfig(ComponentConfig):
@@ -49,6 +49,10 @@ class LayerNorm(Norm):
             weight = weight + self.offset
         bias = self.bias.to(dtype) if self.bias is not None else None
         return F.layer_norm(x.to(dtype), self.shape, weight, bias, self.eps).to(x.dtype)
+
+    def lower(self, program: Program, x: Rows, *, out: Rows | None = None, heads: int = 1) -> Rows:
+        weight = None if self.weight is None else self.weight.float() + self.offset
+        return program.norm(x, "layer", self.eps, weight, self.bias, out=out, heads=heads)
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.core import ComponentConfig, ConfigProblem, Norm, Register, hookimpl
+from lamina.core import ComponentConfig, ConfigProblem, Norm, Program, Register, Rows, hookimpl
 
 
 class RMSNormConfig(ComponentConfig):
@@ -54,6 +54,10 @@ class RMSNorm(Norm):
             return F.rms_norm(x, self.shape, self.weight.to(x.dtype), self.eps)
         wide = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round 1 + weight to a few values
         return F.rms_norm(x.to(wide), self.shape, self.weight.to(wide) + self.offset, self.eps).to(x.dtype)
+
+    def lower(self, program: Program, x: Rows, *, out: Rows | None = None, heads: int = 1) -> Rows:
+        weight = None if self.weight is None else self.weight.float() + self.offset
+        return program.norm(x, "rms", self.eps, weight, out=out, heads=heads)
 
 
 @hookimpl

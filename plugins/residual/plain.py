@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lamina.core import ComponentConfig, Register, Residual, hookimpl
+from lamina.core import ComponentConfig, Program, Register, Residual, Rows, hookimpl
 
 
 class PlainConfig(ComponentConfig):
@@ -30,6 +30,9 @@ class Plain(Residual):
         if self.dropout and self.training:
             out = F.dropout(out, self.dropout)
         return stream + out
+
+    def lower(self, program: Program, stream: Rows, sublayer: Callable[[Rows], Rows]) -> None:
+        program.add(stream, sublayer(stream))
 
 
 @hookimpl

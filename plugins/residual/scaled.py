@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lamina.core import ComponentConfig, Register, Residual, hookimpl
+from lamina.core import ComponentConfig, Program, Register, Residual, Rows, hookimpl
 
 
 class ScaledConfig(ComponentConfig):
@@ -38,6 +38,9 @@ class Scaled(Residual):
         if isinstance(self.factor, Tensor):
             return torch.addcmul(stream, out, self.factor.to(stream.dtype))
         return torch.add(stream, out, alpha=self.factor)
+
+    def lower(self, program: Program, stream: Rows, sublayer: Callable[[Rows], Rows]) -> None:
+        program.add(stream, sublayer(stream), keep=self.stream_factor, scale=float(self.factor))
 
 
 @hookimpl

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from lamina.core import (
     BALANCED_LOSS,
+    CannotLower,
     Context,
     GroupedTopKConfig,
+    Program,
     Register,
     Router,
     RouterLinear,
     RouterLossConfig,
     Routing,
+    Rows,
     best_experts,
     hookimpl,
     jitter,
@@ -65,6 +68,13 @@ class SoftmaxTopK(Router):
         if self.training:
             routing.losses = router_losses(routing, self.config)
         return routing
+
+    def lower(self, program: Program, x: Rows) -> None:
+        config = self.config
+        if config.n_groups > 1:
+            raise CannotLower("groups of experts")
+        logits, k = program.linear(x, self.linear), config.experts_per_token
+        program.route(logits, "softmax_top_k", k, renormalise=config.renormalise, scale=config.scale)
 
 
 @hookimpl

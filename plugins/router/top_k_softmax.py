@@ -15,11 +15,13 @@ from lamina.core import (
     BALANCED_LOSS,
     ConfigProblem,
     Context,
+    Program,
     Register,
     Router,
     RouterLinear,
     RouterLossConfig,
     Routing,
+    Rows,
     check_experts_per_token,
     hookimpl,
     router_losses,
@@ -68,6 +70,9 @@ class TopKSoftmax(Router):
         if self.training:
             routing.losses = router_losses(routing, self.config)
         return routing
+
+    def lower(self, program: Program, x: Rows) -> None:
+        program.route(program.linear(x, self.linear), "top_k_softmax", self.experts_per_token)
 
 
 @hookimpl
