@@ -1,6 +1,6 @@
 """Generation beside the peers: the same prompts, greedy, each side its own process, rounds in turn, medians.
 
-    python bench/generation.py --model MODEL --gguf f32=A.gguf,bf16=B.gguf,q8_0=C.gguf,q4_0=D.gguf --peers PEERS/bin/python
+    python bench/generation.py --model MODEL --gguf f32=A,bf16=B,q8_0=C,q4_0=D --peers PEERS/bin/python
 
 MODEL is a model directory of lamina; the GGUF files hold the same model. `--hf` names what `lamina export MODEL` wrote,
 for transformers. Prefill is all prompt tokens over the time to the first new token of every row.
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--ragged", type=int, metavar="N", help="Prompts of N to --prompt-tokens tokens, evenly spread.")
+    parser.add_argument(
+        "--ragged", type=int, metavar="N", help="Prompts of N to --prompt-tokens tokens, evenly spread."
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="Write the figures here too.")
@@ -53,9 +55,9 @@ def main() -> None:
         script = HERE / "peers"
         common = ["--threads", str(chosen.threads)]
         commands = {
-            "lamina": [sys.executable, str(script / "lamina_generation.py"), "--model", str(chosen.model)]
-            + ["--dtype", dtype, "--backend", chosen.backend or backend, *common]
+            "lamina": [sys.executable, str(script / "lamina_generation.py"), "--model", str(chosen.model)],
         }
+        commands["lamina"] += ["--dtype", dtype, "--backend", chosen.backend or backend, *common]
         if kind in files:
             commands["llama.cpp"] = [chosen.peers, str(script / "llama_cpp_side.py"), "--model", files[kind], *common]
         if chosen.hf and precision in ("float32", "bfloat16"):

@@ -1,4 +1,4 @@
-"""Sides of a comparison: each a process of its own that does one round of work at each word and tells how long it took."""
+"""Sides of a comparison: each a process of its own that does one round of work at each word and tells its seconds."""
 
 from __future__ import annotations
 

@@ -71,6 +71,7 @@ class Program:
         self.masks: list[Mask] = []
         self.widths, self.times = [dim], [1]
         self.kept: list[Any] = []  # what operations point at
+        self.products: dict[int, nn.Module] = {}  # by operation: the layer that multiplies
         self._once: dict[Any, Any] = {}
         self._lent: set[int] = set()
         self._experts: Sequence[nn.Module] = ()
@@ -81,7 +82,7 @@ class Program:
         """The same so far; what is added to it can be given up."""
         twin = copy.copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, (list, set)):
+            if isinstance(value, (list, set, dict)):
                 setattr(twin, name, value.copy())
         return twin
 
@@ -130,6 +131,7 @@ class Program:
         self.weights += made
         if not self._experts:
             out = out or self.rows(made[0].out)
+            self.products[len(self.ops)] = layer
             self._add(LINEAR, x, out, weight=first, a=0.0, b=scale)
             return out
         out = self.rows(made[0].out, self._choices)
@@ -140,12 +142,12 @@ class Program:
     def add(self, into: Rows, y: Rows, *, keep: float = 1.0, scale: float = 1.0) -> None:
         """into = keep · into + scale · y"""
         last = self.ops[-1] if self.ops else None
-        fresh = last is not None and last.code in (LINEAR, COMBINE) and last.a == 0.0
-        if fresh and (last.out, last.out_at) == (y.buffer, y.at) and last.source != into.buffer:
-            # The product is put there at once.
-            last.out, last.out_at, last.a, last.b = into.buffer, into.at, keep, last.b * scale
-            self._rounded.discard(into.buffer)
-            return
+        if last is not None and last.code in (LINEAR, COMBINE) and (last.out, last.out_at) == (y.buffer, y.at):
+            straight = last.a == 0.0 and last.source != into.buffer  # the product can be put there at once
+            if straight:
+                last.out, last.out_at, last.a, last.b = into.buffer, into.at, keep, last.b * scale
+                self._rounded.discard(into.buffer)
+                return
         self._add(ADD, y, into, width=into.width, a=keep, b=scale)
 
     def activate(self, x: Rows, name: str, *, times: Rows | None = None, scale: float = 1.0) -> Rows:
@@ -190,7 +192,7 @@ class Program:
         self._add(PLACE, qkv, qkv, kind=kind, state=state, **sizes, **turning)
         out = self.rows(n_heads * value_dim)
         cap = softcap or 0.0
-        self._add(SCORE, qkv, out, kind=kind, state=state, mask=which, a=scale, b=cap, **sizes)
+        self._add(SCORE, qkv, out, kind=kind, state=state, mask=which, a=scale, b=cap, p=sinks, **sizes)
         self._add(JOIN, out, out, state=state, p=sinks, **sizes)
         return out
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lamina.core.module import Linear, OutLinear
-from lamina.core.native import GROUP, INT4, INT8, Weight, library
+from lamina.core.native import GROUP, INT4, INT8, KINDS, Weight, library
 
 ROWS_AT_ONCE = 1 << 22  # weights looked at together while they are rounded
 FEW_ROWS = 16  # rows of x up to which weights are multiplied as they lie; more make widening them worth while
@@ -53,14 +53,14 @@ class Quantised:
         pointers = {"data": self.q.data_ptr(), "scales": self.scales.data_ptr(), "offsets": offsets, "bias": None}
         return Weight(kind=self.kind, out=out, width=width, **pointers)
 
-    def widen(self, dtype: torch.dtype) -> Tensor:
-        """The weights in full, (out, in)"""
+    def widen(self, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
+        """The weights in full, (out, in), written to `out` where that is given."""
+        out = torch.empty(self.shape, dtype=dtype, device=self.q.device) if out is None else out
         kernels = library()
-        if kernels is not None and dtype in (torch.float32, torch.bfloat16) and self.q.device.type == "cpu":
-            out = torch.empty(self.shape, dtype=dtype)
-            kernels.widen(self.weight(), out)
-            return out
-        return self.plainly_widened().to(dtype)
+        if kernels is None or dtype not in KINDS or self.q.device.type != "cpu":
+            return out.copy_(self.plainly_widened())
+        kernels.widen(self.weight(), out)
+        return out
 
     def plainly_widened(self) -> Tensor:
         """The same in float32 by torch alone."""
@@ -81,7 +81,7 @@ def can_quantise(weight: Tensor) -> bool:
 def quantise(weight: Tensor, bits: int) -> Quantised:
     """Round (out, in) weights, `in` a multiple of 32, to 8 or 4 bits."""
     rows = max(1, ROWS_AT_ONCE // weight.shape[1])
-    parts = [_round(part.float().view(len(part), -1, GROUP), bits) for part in weight.detach().split(rows)]
+    parts = [_round(part.float().view(len(part), -1, GROUP), bits) for part in torch.split(weight.detach(), rows)]
     q, scales, offsets = (torch.cat([part[i] for part in parts]) for i in range(3))
     return Quantised(bits, q.flatten(1).contiguous(), scales, offsets if bits == 4 else None)
 

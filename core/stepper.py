@@ -7,19 +7,21 @@ that of the plain layers within the precision's own error; what a stepper does n
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lamina.core.block import through
 from lamina.core.cache import Cache, LayerState
-from lamina.core.context import Context
+from lamina.core.context import Context, Span
 from lamina.core.mask import Mask
 from lamina.core.native import KINDS, Library, Op, Run, State, Weight, library
 from lamina.core.native import Mask as MaskStruct
-from lamina.core.product import project
-from lamina.core.program import CannotLower, Program, lowering, weight_of
+from lamina.core.product import is_slow, project
+from lamina.core.program import LINEAR, CannotLower, Program, lowering, weight_of
 from lamina.core.quantised import QuantisedLinear, can_quantise, linears, quantise
 from lamina.core.softmax_attention import all_visible, visible
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from lamina.core.decoder import Decoder, Head
 
 MOST_ROWS = 32  # more are work for a matrix product
+MANY_ROWS = 512  # of those, so many at once
+PADDING = 16  # floats behind a buffer's rows that kernels may read
+CPU = torch.device("cpu")
 LEAST_ROOM = 2048
 
 
@@ -37,6 +42,7 @@ class Stepper:
         self.decoder, self.kernels = decoder, kernels
         self.room = 0
         self.runs: list[_Compiled | int] = []  # programs, and layers that run as they are
+        self.programs: list[_Compiled] = []
         self.why: dict[int, str] = {}  # of the latter
         self._weights = self._address()
         self._lower(min(LEAST_ROOM, decoder.context_length))
@@ -50,7 +56,7 @@ class Stepper:
 
     def _lower(self, room: int) -> None:
         decoder = self.decoder
-        self.room, self.runs, self.why = room, [], {}
+        self.room, self.runs, self.programs, self.why = room, [], [], {}
         if decoder.reshapes_stream:
             self.why = dict.fromkeys(range(len(decoder.layers)), "its stream is not (B, T, D)")
             return
@@ -70,25 +76,25 @@ class Stepper:
 
     def _close(self, program: Program | None) -> None:
         if program is not None and program.ops:
-            self.runs.append(_Compiled(program, self.kernels))
+            self.programs.append(_Compiled(program, self.kernels))
+            self.runs.append(self.programs[-1])
 
     def __call__(self, context: Context, cache: Cache) -> Tensor | None:
         """What the head reads, (B, T, D); None when the plain layers have to do it. Does not advance the cache."""
-        decoder, (batch, tokens) = self.decoder, context.token_ids.shape
-        if decoder.training or torch.is_grad_enabled() or not 0 < batch * tokens <= MOST_ROWS:
+        decoder, tokens = self.decoder, context.token_ids.shape[1]
+        if decoder.training or torch.is_grad_enabled() or not context.token_ids.numel():
             return None
-        if self._address() != self._weights or not any(isinstance(run, _Compiled) for run in self.runs):
+        if self._address() != self._weights or not self.programs:
             return None
         if cache.length > self.room:
             self._lower(min(max(2 * self.room, cache.length), max(decoder.context_length, cache.length)))
-        if any(isinstance(run, _Compiled) and not run.takes(cache, tokens) for run in self.runs):
+        if any(not program.takes(cache, tokens) for program in self.programs):
             return None
         stream = decoder.embedding(context.token_ids, context)
-        positions = context.queries.positions.expand(batch, -1).contiguous()
         for run in self.runs:
             if isinstance(run, _Compiled):
                 stream = stream.float().contiguous()
-                run(stream, positions, context, cache)
+                run(stream, context, cache)
             else:
                 ffn_state = cache.layers[len(decoder.layers) + run] if len(cache.layers) > len(decoder.layers) else None
                 stream = decoder.layers[run](stream.to(decoder.dtype), context, cache.layers[run], ffn_state)
@@ -96,22 +102,28 @@ class Stepper:
 
 
 class _Compiled:
-    """A program as the kernels hold it."""
+    """A program as the kernels hold it, with its buffers."""
 
     def __init__(self, program: Program, kernels: Library) -> None:
         self.layers, self.masks, self.dtype = program.layers, program.masks, program.dtype
-        self._kept, self._kernels = program.kept, kernels
-        ops = (Op * len(program.ops))(*program.ops)
-        weights = (Weight * len(program.weights))(*program.weights)
+        self._ops, self._kept, self._kernels = program.ops, program.kept, kernels
+        self._products, self._widths, self._times = program.products, program.widths, program.times
+        ops, weights = (Op * len(program.ops))(*program.ops), (Weight * len(program.weights))(*program.weights)
         widths = (ctypes.c_int64 * len(program.widths))(*program.widths)
         times = (ctypes.c_int64 * len(program.times))(*program.times)
-        self._handle = kernels.program(ops, len(ops), weights, len(weights), widths, times, len(widths), MOST_ROWS)
-        self.n_ops = len(ops)
-        self.codes = [(op.code, weights[op.weight].width) for op in ops]
+        self._handle = kernels.program(ops, len(ops), weights, len(weights), widths, times, len(widths))
         self._states = (State * max(1, len(self.layers)))()
         self._masks = (MaskStruct * max(1, len(self.masks)))()
-        self._run = Run(states=self._states, masks=self._masks)
+        self._pointers = (ctypes.c_void_p * len(widths))()
+        self._run = Run(states=self._states, masks=self._masks, buffers=self._pointers)
         self._bound: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
+        self._buffers: list[Tensor] = []
+        self._room = 0  # rows of the buffers
+        self._scratch: dict[torch.dtype, Tensor] = {}  # for weights widened
+        # Layers whose tokens see the same keys are told of them once.
+        self._alike: dict[Any, list[int]] = {}
+        for index, mask in enumerate(self.masks):
+            self._alike.setdefault(mask.pattern, []).append(index)
 
     def __del__(self) -> None:
         self._kernels.free(self._handle)
@@ -126,42 +138,134 @@ class _Compiled:
                 return False
         return True
 
-    def __call__(self, stream: Tensor, positions: Tensor, context: Context, cache: Cache) -> None:
+    def __call__(self, stream: Tensor, context: Context, cache: Cache) -> None:
         """Changes `stream` (B, T, D) float32 in place, and keeps what the cache keeps of it."""
-        run = self._run
-        run.batch, run.tokens, _ = stream.shape
-        run.used = cache.used
-        run.positions, run.stream = positions.data_ptr(), stream.data_ptr()
-        held = []
+        batch, tokens, width = stream.shape
         for index, layer in enumerate(self.layers):
-            state = cache.layers[layer]
-            assert state is not None
-            self._bind(index, state)
-            allowed = self._allowed(self.masks[index], context, cache, state, run.tokens)
-            held.append(allowed)
-            mask = self._masks[index]
-            mask.allowed = None if allowed is None else allowed.data_ptr()
-            mask.per_row = 0 if allowed is None or allowed.shape[0] == 1 else allowed.stride(0)
-        self._kernels.run(self._handle, ctypes.addressof(run), torch.get_num_threads())
+            self._bind(index, cache.layers[layer])
+        positions = context.queries.positions.expand(batch, -1)
+        if batch * tokens <= MOST_ROWS:
+            self._place(stream, positions.contiguous(), cache.used)
+            self._show(context, cache, cache.used + tokens)
+            self._run.many = 0
+            self._do(0, len(self._ops))
+            return
+        self._run.many = 1
+        # Many rows are work for matrix products: a few hundred at a time, so that what is between stays near.
+        step = max(1, MANY_ROWS // batch)
+        for at in range(0, tokens, step):
+            part = stream[:, at : at + step].contiguous()
+            end = at + part.shape[1]
+            self._place(part, positions[:, at:end].contiguous(), cache.used + at)
+            self._show(_part(context, at, end), cache, cache.used + end)
+            self._widely(part.view(-1, width))
+            stream[:, at:end] = part
 
-    def _bind(self, index: int, state: LayerState) -> None:
+    def _place(self, stream: Tensor, positions: Tensor, used: int) -> None:
+        """Tell the kernels which rows there are."""
+        run, rows = self._run, positions.numel()
+        if rows > self._room:
+            self._room = rows
+            sizes = zip(self._widths[1:], self._times[1:], strict=True)
+            self._buffers = [torch.empty(rows * times, size + PADDING) for size, times in sizes]
+            for index, buffer in enumerate(self._buffers, 1):
+                self._pointers[index] = buffer.data_ptr()
+        run.batch, run.tokens = positions.shape
+        run.used, run.positions = used, positions.data_ptr()
+        self._pointers[0], self._positions = stream.data_ptr(), positions
+
+    def _do(self, first: int, end: int) -> None:
+        self._run.first, self._run.end = first, end
+        self._kernels.run(self._handle, ctypes.addressof(self._run), torch.get_num_threads())
+
+    def _show(self, context: Context, cache: Cache, end: int) -> None:
+        """Tell the kernels which keys each token sees, where the last of them is the cache's `end`th."""
+        self._visible: list[Tensor] = []  # alive while the kernels read it
+        for layers in self._alike.values():
+            for capacity, indices in _by(layers, lambda index: self._states[index].capacity):
+                # Where an old entry of a ring gives way, the keys stand as the cache has placed them.
+                keys = cache.span(0, end) if end <= capacity else cache.placed_keys[capacity]
+                mask, allowed = self.masks[indices[0]], None
+                if not _all_earlier(mask, context.queries, keys):
+                    allowed = visible(mask, context.queries, keys).contiguous()
+                    self._visible.append(allowed)
+                for index in indices:
+                    told = self._masks[index]
+                    told.allowed = None if allowed is None else allowed.data_ptr()
+                    told.per_row = 0 if allowed is None or allowed.shape[0] == 1 else allowed.stride(0)
+
+    def _widely(self, stream: Tensor) -> None:
+        """The same for many rows (M, D): products by torch, what is between by the kernels."""
+        done = 0
+        for index, op in enumerate(self._ops):
+            if op.code == LINEAR:
+                if done < index:
+                    self._do(done, index)
+                self._multiply(op, self._products[index], stream)
+                done = index + 1
+        if done < len(self._ops):
+            self._do(done, len(self._ops))
+
+    def _rows(self, buffer: int, at: int, width: int, stream: Tensor) -> Tensor:
+        if buffer == 0:
+            return stream[:, at : at + width]
+        flat, size = self._buffers[buffer - 1].flatten(), self._widths[buffer]
+        return flat[: stream.shape[0] * size].view(-1, size)[:, at : at + width]
+
+    def _multiply(self, op: Op, layer: Any, stream: Tensor) -> None:
+        weight = self._weight(layer)
+        x = self._rows(op.source, op.source_at, weight.shape[1], stream)
+        y = self._rows(op.out, op.out_at, weight.shape[0], stream)
+        if weight.dtype == torch.float32:
+            torch.addmm(y, x, weight.t(), beta=op.a, alpha=op.b, out=y)
+        else:
+            found = F.linear(x.to(weight.dtype), weight)
+            y.mul_(op.a).add_(found, alpha=op.b) if op.a else torch.mul(found, op.b, out=y)
+        if layer.bias is not None:
+            y.add_(layer.bias, alpha=op.b)
+
+    def _weight(self, layer: Any) -> Tensor:
+        """(out, in) in a dtype whose products are fast here."""
+        quick = torch.float32 if self.dtype == torch.float32 or is_slow(self.dtype, CPU) else self.dtype
+        if isinstance(layer, QuantisedLinear):
+            return layer.quantised.widen(quick, self._room_for(quick, layer.out_features, layer.in_features))
+        weight: Tensor = layer.weight.detach()
+        return weight if weight.dtype == quick else self._room_for(quick, *weight.shape).copy_(weight)
+
+    def _room_for(self, dtype: torch.dtype, out: int, width: int) -> Tensor:
+        held = self._scratch.get(dtype)
+        if held is None or held.numel() < out * width:
+            held = self._scratch[dtype] = torch.empty(out * width, dtype=dtype)
+        return held[: out * width].view(out, width)
+
+    def _bind(self, index: int, state: LayerState | None) -> None:
+        assert state is not None
         k, v, bound = state.streams["k"], state.streams["v"], self._bound[index]
         if bound is None or bound[0] is not k or bound[1] is not v:
             self._bound[index] = k, v
             told = self._states[index]
             told.k, told.v, told.capacity = k.data_ptr(), v.data_ptr(), state.capacity
 
-    def _allowed(self, mask: Mask, context: Context, cache: Cache, state: LayerState, tokens: int) -> Tensor | None:
-        """Which keys each token sees, (1 or B, T, S) bool; None when that is all up to itself."""
-        keys = cache.placed_keys[state.capacity]
-        if all_visible(mask, context.queries, keys) if tokens == 1 else plainly_earlier(mask, context, keys):
-            return None
-        return visible(mask, context.queries, keys).contiguous()
 
-
-def plainly_earlier(mask: Mask, context: Context, keys: Any) -> bool:
-    """Whether each token sees all keys up to itself."""
+def _part(context: Context, first: int, end: int) -> Context:
+    """The context of some of a call's tokens."""
     queries = context.queries
+    documents = None if queries.documents is None else queries.documents[:, first:end]
+    start = None if queries.start is None else queries.start + first
+    return Context(context.token_ids[:, first:end], Span(queries.positions[:, first:end], documents, start))
+
+
+def _by(items: list[int], key: Callable[[int], int]) -> Iterator[tuple[int, list[int]]]:
+    found: dict[int, list[int]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    yield from found.items()
+
+
+def _all_earlier(mask: Mask, queries: Span, keys: Span) -> bool:
+    """Whether each token sees all keys up to itself."""
+    if queries.length == 1 and all_visible(mask, queries, keys):
+        return True
     if not mask.causal or queries.start is None or keys.start != 0 or keys.documents is not None:
         return False
     return queries.start + queries.length <= mask.dense_up_to
@@ -203,7 +307,7 @@ def use_kernels(decoder: Decoder) -> bool:
 def quantise_decoder(decoder: Decoder, bits: int, head_bits: int) -> None:
     """Round the weights of every linear layer whose input divides into groups, and of the head, then use the kernels.
 
-    The embedding is read a row at a time and stays as it is, and so do routers, whose choices hang on small differences.
+    The embedding is read a row at a time and stays as it is, and so do routers, whose choices hang on little.
     """
     for parent, name, linear in list(linears(decoder)):
         if can_quantise(linear.weight):

@@ -10,7 +10,9 @@ import json
 import sys
 from collections.abc import Callable
 
-Generate = Callable[[list[list[int]], int], tuple[float, float]]  # prompts, new tokens -> seconds to the first, the rest
+Generate = Callable[
+    [list[list[int]], int], tuple[float, float]
+]  # prompts, new tokens -> seconds to the first, the rest
 
 
 def prompts(vocab_size: int, batch: int, least: int, most: int) -> list[list[int]]:

@@ -48,11 +48,7 @@ def main() -> None:
 
         start = time.perf_counter()
         tokens = decode(
-            [
-                (token, at, row, at == len(ids) - 1)
-                for row, ids in enumerate(prompts)
-                for at, token in enumerate(ids)
-            ]
+            [(token, at, row, at == len(ids) - 1) for row, ids in enumerate(prompts) for at, token in enumerate(ids)]
         )
         first = time.perf_counter()
         for step in range(new_tokens - 1):

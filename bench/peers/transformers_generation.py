@@ -1,4 +1,4 @@
-"""transformers: its own `generate` loop taken apart, so that the first token is told from the rest; padded on the left."""
+"""transformers: its own `generate`, padded on the left, watched so that the first token is told from the rest."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ def main() -> None:
         start = time.perf_counter()
         options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         watch = Watch()
-        model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, streamer=None, logits_processor=[watch], **options)
+        model.generate(
+            ids, attention_mask=mask, max_new_tokens=new_tokens, streamer=None, logits_processor=[watch], **options
+        )
         return watch.first - start, time.perf_counter() - watch.first
 
-    serve(generate, model.config.vocab_size, versions=f"transformers {transformers.__version__}, torch {torch.__version__}")
+    serve(
+        generate,
+        model.config.vocab_size,
+        versions=f"transformers {transformers.__version__}, torch {torch.__version__}",
+    )
 
 
 class Watch(transformers.LogitsProcessor):

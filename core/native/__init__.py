@@ -79,9 +79,12 @@ class Run(Structure):
         ("tokens", c_int64),
         ("used", c_int64),
         ("positions", c_void_p),
-        ("stream", c_void_p),
+        ("buffers", POINTER(c_void_p)),
         ("states", POINTER(State)),
         ("masks", POINTER(Mask)),
+        ("first", c_int64),
+        ("end", c_int64),
+        ("many", c_int64),
     )
 
 
@@ -95,7 +98,7 @@ class Library:
         for which, structure in enumerate(structures):
             assert found.lamina_sizes(which) == ctypes.sizeof(structure), structure.__name__
         found.lamina_program.restype = c_void_p
-        found.lamina_program.argtypes = [c_void_p, c_int, c_void_p, c_int, c_void_p, c_void_p, c_int, c_int64]
+        found.lamina_program.argtypes = [c_void_p, c_int, c_void_p, c_int, c_void_p, c_void_p, c_int]
         found.lamina_program_free.argtypes = [c_void_p]
         found.lamina_program_run.argtypes = [c_void_p, c_void_p, c_int]
         found.lamina_linear.argtypes = [c_void_p, c_void_p, c_int64, c_void_p, c_int]

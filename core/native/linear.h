@@ -293,21 +293,28 @@ inline void linear_rows(const Weight& w, int64_t from, int64_t to, int n, const 
     }
 }
 
+inline void store(bf16* p, vf x) {
+    vu bits = (vu)x;
+    *(vh_at*)p = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, vh);
+}
+
 // Row `row` of the weights in full.
 template <class T>
 inline void widen_row(const Weight& w, int64_t row, T* to) {
     const int64_t groups = w.in / GROUP;
     for (int64_t g = 0; g < groups; g++, to += GROUP) {
-        float scale = half(w.scales[row * groups + g]);
+        const float scale = half(w.scales[row * groups + g]);
         if (w.kind == INT8) {
             const int8_t* q = (const int8_t*)w.data + (row * groups + g) * GROUP;
-            for (int i = 0; i < GROUP; i++) narrow(scale * q[i], to + i);
+            for (int i = 0; i < GROUP; i += W)
+                store(to + i, scale * __builtin_convertvector(*(const vb_at*)(q + i), vf));
         } else {
-            float offset = half(w.offsets[row * groups + g]);
+            const float offset = half(w.offsets[row * groups + g]);
             const uint8_t* q = (const uint8_t*)w.data + (row * groups + g) * (GROUP / 2);
-            for (int i = 0; i < GROUP / 2; i++) {
-                narrow(scale * (q[i] & 15) + offset, to + i);
-                narrow(scale * (q[i] >> 4) + offset, to + i + GROUP / 2);
+            for (int i = 0; i < GROUP / 2; i += W) {
+                vi both = __builtin_convertvector(*(const vc_at*)(q + i), vi);
+                store(to + i, scale * __builtin_convertvector(both & 15, vf) + offset);
+                store(to + i + GROUP / 2, scale * __builtin_convertvector(both >> 4, vf) + offset);
             }
         }
     }

@@ -38,14 +38,15 @@ struct Mask {  // (batch or 1, tokens, keys) bytes
 struct Run {
     int64_t batch, tokens, used;
     const int64_t* positions;  // (batch · tokens,)
-    float* stream;
+    float* const* buffers;  // each with room for all rows; the first is the stream
     const State* states;
     const Mask* masks;
+    int64_t first, end;  // the operations to do
+    int64_t many;        // whether there are so many rows that attention takes blocks of them
 };
 
 struct Buffer {
     int64_t width, times;  // rows for each row of the stream
-    std::vector<float> owned;
     float* data;
     std::vector<int16_t> r;  // the rows rounded, where quantised weights read them
     std::vector<float> sums, t;
@@ -87,22 +88,11 @@ inline void ready_rows(const Weight& w, std::vector<const float*>& x, int64_t n)
 class Program {
   public:
     Program(const Op* ops, int n, const Weight* weights, int n_weights, const int64_t* widths, const int64_t* times,
-            int n_buffers, int64_t max_rows)
+            int n_buffers)
         : ops_(ops, ops + n), weights_(weights, weights + n_weights), buffers_(n_buffers), counters_(n) {
         for (int i = 0; i < n_buffers; i++) {
-            Buffer& buffer = buffers_[i];
-            buffer.width = widths[i];
-            buffer.times = times[i];
-            if (i) buffer.owned.resize(max_rows * times[i] * widths[i] + W);
-            buffer.data = buffer.owned.data();
-        }
-        for (const Op& op : ops_) {
-            if (op.code != ROUND) continue;
-            Buffer& buffer = buffers_[op.in];
-            int64_t rows = max_rows * buffer.times;
-            buffer.r.resize(rows * buffer.width);
-            buffer.sums.resize(rows * sums_width(buffer.width));
-            buffer.t.resize(rows);
+            buffers_[i].width = widths[i];
+            buffers_[i].times = times[i];
         }
     }
 
@@ -110,12 +100,21 @@ class Program {
         run_ = run;
         threads_ = threads;
         rows_ = run.batch * run.tokens;
-        buffers_[0].data = run.stream;
+        for (size_t i = 0; i < buffers_.size(); i++) buffers_[i].data = run.buffers[i];
         int64_t found = 0, scores = 0;
-        for (size_t i = 0; i < ops_.size(); i++) {
+        for (int64_t i = run.first; i < run.end; i++) {
+            const Op& op = ops_[i];
             counters_[i].next.store(0, std::memory_order_relaxed);
-            if (ops_[i].code == SCORE) {
-                const Op& op = ops_[i];
+            if (op.code == ROUND) {
+                Buffer& buffer = buffers_[op.in];
+                const int64_t rows = rows_ * buffer.times;
+                if ((int64_t)buffer.t.size() < rows) {
+                    buffer.r.resize(rows * buffer.width);
+                    buffer.sums.resize(rows * sums_width(buffer.width));
+                    buffer.t.resize(rows);
+                }
+            }
+            if (op.code == SCORE && !run.many) {
                 int64_t n = keys(op), part = part_of(op, n), groups = op.heads / op.kv_heads;
                 found = std::max(found, rows_ * op.kv_heads * ((n + part - 1) / part) * groups * (op.value_width + 2));
                 scores = std::max(scores, groups * (part + W));
@@ -135,9 +134,9 @@ class Program {
     void work(int thread, Meeting& meeting) {
         const bool timed = seconds_ && thread == 0;
         double since = timed ? now() : 0;
-        for (size_t i = 0; i < ops_.size(); i++) {
+        for (int64_t i = run_.first; i < run_.end; i++) {
             execute(ops_[i], counters_[i].next, thread);
-            if (i + 1 < ops_.size()) meeting.wait();
+            if (i + 1 < run_.end) meeting.wait();
             if (timed) {
                 double at = now();
                 seconds_[i] += at - since;
@@ -180,7 +179,9 @@ class Program {
     void execute(const Op& op, std::atomic<int64_t>& next, int thread) {
         switch (op.code) {
             case NORM:
-                share(next, rows_ * op.heads, 1, [&](int64_t at, int64_t) { norm(op, at / op.heads, at % op.heads); });
+                share(next, rows_ * op.heads, op.heads, [&](int64_t from, int64_t to) {
+                    for (int64_t at = from; at < to; at++) norm(op, at / op.heads, at % op.heads);
+                });
                 break;
             case ROUND:
                 share(next, rows_ * buffers_[op.in].times, 1, [&](int64_t at, int64_t) {
@@ -199,6 +200,7 @@ class Program {
             }
             case SCORE: score(op, next, thread); break;
             case JOIN:
+                if (run_.many) break;
                 share(next, rows_ * op.heads, std::max<int64_t>(1, op.heads / 2), [&](int64_t from, int64_t to) {
                     for (int64_t at = from; at < to; at++) join(op, at / op.heads, at % op.heads);
                 });
@@ -223,7 +225,7 @@ class Program {
             case COMBINE:
                 share(next, rows_, 1, [&](int64_t at, int64_t) {
                     float* y = row(op.out, at, op.out_at);
-                    for (int64_t i = 0; i < op.width; i++) y[i] *= op.a;
+                    for (int64_t i = 0; i < op.width; i++) y[i] = op.a == 0 ? 0 : op.a * y[i];  // what was there may be no number
                     for (int64_t j = 0; j < op.k; j++) {
                         const float* x = row(op.in, at * op.k + j, 0);
                         float weight = op.b * weights_of_[at * op.k + j];
@@ -302,7 +304,9 @@ class Program {
     }
 
     void score(const Op& op, std::atomic<int64_t>& next, int thread) {
-        const Attend a{op.heads, op.kv_heads, op.head_width, op.value_width, op.a, op.b, nullptr};
+        if (run_.many)
+            return op.kind == BFLOAT16 ? blocks<bf16>(op, next) : blocks<float>(op, next);
+        const Attend a{op.heads, op.kv_heads, op.head_width, op.value_width, op.a, op.b};
         const State& state = run_.states[op.state];
         const int64_t n = keys(op), part = part_of(op, n), parts = (n + part - 1) / part, groups = op.heads / op.kv_heads;
         float* scores = scores_.data() + thread * scores_per_thread_;
@@ -325,6 +329,27 @@ class Program {
             else
                 attend_part(a, q, (const float*)state.k + base * op.head_width,
                             (const float*)state.v + base * op.value_width, from, to, allowed, scores, found);
+        });
+    }
+
+    template <class T>
+    void blocks(const Op& op, std::atomic<int64_t>& next) {
+        const Attend a{op.heads, op.kv_heads, op.head_width, op.value_width, op.a, op.b};
+        const State& state = run_.states[op.state];
+        const Mask& mask = run_.masks[op.mask];
+        const int64_t n = keys(op), groups = op.heads / op.kv_heads, tokens = std::max<int64_t>(1, ROWS / groups);
+        const int64_t per = (run_.tokens + tokens - 1) / tokens;
+        static thread_local Bench bench;
+        share(next, run_.batch * op.kv_heads * per, 1, [&](int64_t item, int64_t) {
+            // The last tokens, which see most, come first.
+            const int64_t t = (per - 1 - item % per) * tokens, kv = item / per % op.kv_heads, b = item / per / op.kv_heads;
+            const int64_t at = b * run_.tokens + t, base = (b * op.kv_heads + kv) * state.capacity;
+            attend_block<T>(a, bench, row(op.in, at, kv * groups * op.head_width), buffers_[op.in].width,
+                            std::min(tokens, run_.tokens - t), run_.used + t + 1, (const T*)state.k + base * op.head_width,
+                            (const T*)state.v + base * op.value_width, n,
+                            mask.allowed ? mask.allowed + b * mask.per_row + t * n : nullptr,
+                            op.p ? op.p + kv * groups : nullptr, row(op.out, at, kv * groups * op.value_width),
+                            buffers_[op.out].width);
         });
     }
 
@@ -431,8 +456,8 @@ int64_t lamina_sizes(int which) {  // the caller's structures must be these
 }
 
 void* lamina_program(const Op* ops, int n, const Weight* weights, int n_weights, const int64_t* widths,
-                     const int64_t* times, int n_buffers, int64_t max_rows) {
-    return new Program(ops, n, weights, n_weights, widths, times, n_buffers, max_rows);
+                     const int64_t* times, int n_buffers) {
+    return new Program(ops, n, weights, n_weights, widths, times, n_buffers);
 }
 
 void lamina_program_free(void* program) { delete (Program*)program; }

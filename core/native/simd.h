@@ -21,6 +21,9 @@ typedef int32_t vi __attribute__((vector_size(W * 4)));
 typedef float vf_at __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef uint16_t vh_at __attribute__((vector_size(W * 2), aligned(2), may_alias));
 typedef uint32_t vu __attribute__((vector_size(W * 4)));
+typedef uint16_t vh __attribute__((vector_size(W * 2)));
+typedef int8_t vb_at __attribute__((vector_size(W), aligned(1), may_alias));
+typedef uint8_t vc_at __attribute__((vector_size(W), aligned(1), may_alias));
 typedef uint32_t vu_at __attribute__((vector_size(W * 4), aligned(2), may_alias));
 typedef uint16_t bf16;  // the upper half of a float
 

@@ -251,7 +251,8 @@ class GQA(Attention):
             raise CannotLower("a norm after the position")
         qkv = program.linear(x, self.qkv)
         heads = (self.n_heads, self.n_kv_heads)
-        q, k = qkv.part(0, self.split[0]), qkv.part(self.split[0], self.split[1])
+        queries, keys = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        q, k = qkv.part(0, queries), qkv.part(queries, keys)
         for norm, part, n in zip((self.q_norm, self.k_norm), (q, k), heads, strict=True):
             if norm is not None:
                 lowering(norm)(program, part, out=part, heads=1 if self.norm_all else n)

@@ -1,7 +1,7 @@
 """Weights in 8 bits: w = s · q in groups of 32 along the input, q = round(w / s), s = max |w| / 127.
 
-As in llm.int8 (Dettmers et al. 2022, arXiv:2208.07339) the weights alone are rounded for good; here the activations keep
-their precision, so that what is lost is the weights' rounding and nothing else.
+As in llm.int8 (Dettmers et al. 2022, arXiv:2208.07339) the weights are rounded for good. Activations keep their
+precision here, so that what is lost is the weights' rounding and nothing else.
 """
 
 from __future__ import annotations
