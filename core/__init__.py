@@ -72,8 +72,8 @@ _HOME = {  # module -> the public names it holds
     "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
-        "Beside",
         "Chain",
+        "Constants",
         "Dealt",
         "Each",
         "Either",
@@ -230,8 +230,8 @@ if TYPE_CHECKING:
     from lamina.core.first_dense import first_dense_template as first_dense_template
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
-    from lamina.core.layout import Beside as Beside
     from lamina.core.layout import Chain as Chain
+    from lamina.core.layout import Constants as Constants
     from lamina.core.layout import Dealt as Dealt
     from lamina.core.layout import Each as Each
     from lamina.core.layout import Either as Either

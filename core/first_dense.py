@@ -65,7 +65,8 @@ class FirstDense(LlamaLike):
         ffn = data["blocks"].get("moe", {}).get("ffn")
         if ffn is not None:
             if shared:
-                ffn["shared"]["hidden_dim"] = shared * (config.number("moe_intermediate_size", 0) or 0)
+                width = ffn["expert"].get("hidden_dim")
+                ffn["shared"]["hidden_dim"] = shared * width if type(width) is int else width
             else:
                 ffn["shared"] = None
             if ffn["router"].get("n_groups", 1) == 1:

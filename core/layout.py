@@ -7,12 +7,15 @@ on its bias alike.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lamina.core.errors import ModelError
 
 
 class Layout(ABC):
@@ -123,6 +126,23 @@ class Offset(Layout):
 
     def theirs(self, ours: list[Tensor]) -> list[Tensor]:
         return [tensor - self.by for tensor in ours]
+
+
+@dataclass(frozen=True)
+class Constants(Layout):
+    """After some tensors of the decoder the checkpoint keeps single numbers, each of which has this value."""
+
+    values: tuple[float, ...]
+
+    def ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        made, kept = theirs[: -len(self.values)], theirs[-len(self.values) :]
+        for tensor, value in zip(kept, self.values, strict=True):
+            if not tensor.is_meta and not math.isclose(tensor.item(), value, rel_tol=0.01):  # bfloat16 has rounded it
+                raise ModelError(f"a tensor holds {tensor.item():g}, and no component honours another than {value:g}")
+        return made
+
+    def theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        return [*ours, *(ours[0].new_full((), value) for value in self.values)]
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Rope(Item):
     flat: bool = True  # whether a `rope_parameters` or `rope_scaling` for all layers is about these
     theta_keys: tuple[str, ...] = ("rope_theta",)
     fraction_keys: tuple[str, ...] = ("partial_rotary_factor",)
+    usual: Mapping[str, Any] | None = None  # what a config means that has no `rope_parameters`
 
     @property
     def name(self) -> str:
@@ -85,7 +86,7 @@ class Rope(Item):
     def parameters(self, config: ConfigKeys) -> dict[str, Any]:
         """What the config says of these layers' rotation."""
         newer, older = config.get("rope_parameters"), config.get("rope_scaling")
-        found = older or newer or {}
+        found = older or newer or (self.usual if newer is None else None) or {}
         if self.layer_type is not None and isinstance(found, dict) and isinstance(found.get(self.layer_type), dict):
             found = found[self.layer_type]
         elif not self.flat:

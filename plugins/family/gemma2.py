@@ -35,7 +35,7 @@ class Gemma2(TypedLayers):
         blocks=FULL_OR_SLIDING,
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "hidden_act"), head_dim=256, tie_word_embeddings=True),
+        *defaults(without(LLAMA_KEYS, "hidden_act"), num_key_value_heads=4, head_dim=256, tie_word_embeddings=True),
         Key("hidden_activation", "blocks.*.ffn.activation", default="gelu_pytorch_tanh", values=ACTIVATIONS),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key(

@@ -36,7 +36,12 @@ class Gemma3(TypedLayers):
         blocks=FULL_OR_SLIDING,
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "hidden_act", "rope_parameters"), head_dim=256, tie_word_embeddings=True),
+        *defaults(
+            without(LLAMA_KEYS, "hidden_act", "rope_parameters"),
+            num_key_value_heads=4,
+            head_dim=256,
+            tie_word_embeddings=True,
+        ),
         Key("hidden_activation", "blocks.*.ffn.activation", default="gelu_pytorch_tanh", values=ACTIVATIONS),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key(

@@ -30,6 +30,8 @@ from lamina.core import (
     without,
 )
 
+YARN = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}
+
 
 class GptOss(TypedLayers):
     """gpt-oss-20b and 120b."""
@@ -57,7 +59,7 @@ class GptOss(TypedLayers):
             rms_norm_eps=1e-5,
         ),
         with_default(WINDOW, 128),
-        Rope(theta=150_000.0),
+        Rope(theta=150_000.0, usual=YARN),
         Key("attention_bias", "blocks.*.attention.bias", default=True),
         Fixed("hidden_act", "silu"),
         Key("intermediate_size", "blocks.*.ffn.expert.hidden_dim", default=2880),

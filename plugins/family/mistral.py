@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, WINDOW, Register, WindowedLayers, hookimpl, with_default
+from lamina.core import LLAMA_KEYS, WINDOW, Register, WindowedLayers, defaults, hookimpl, with_default
 
 
 class Mistral(WindowedLayers):
@@ -13,7 +13,7 @@ class Mistral(WindowedLayers):
     architecture = "MistralForCausalLM"
     rank = 10
     window = 4096
-    keys = (*LLAMA_KEYS, with_default(WINDOW, 4096))
+    keys = (*defaults(LLAMA_KEYS, num_key_value_heads=8), with_default(WINDOW, 4096))
 
 
 @hookimpl

@@ -31,7 +31,11 @@ class Mixtral(WindowedLayers):
         {"ffn": {"name": "moe", "router": "softmax_top_k", "expert": "gated"}}, blocks=FULL_OR_SLIDING
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "intermediate_size", "hidden_act", "rope_parameters"), rms_norm_eps=1e-5),
+        *defaults(
+            without(LLAMA_KEYS, "intermediate_size", "hidden_act", "rope_parameters"),
+            num_key_value_heads=8,
+            rms_norm_eps=1e-5,
+        ),
         WINDOW,
         Rope(theta=1e6),
         Key("intermediate_size", "blocks.*.ffn.expert.hidden_dim", required=True),

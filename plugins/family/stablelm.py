@@ -37,7 +37,7 @@ class StableLM(LlamaLike):
         *without(LLAMA_KEYS, "rope_parameters", "rms_norm_eps", "head_dim"),
         Key("layer_norm_eps", "norm.eps", default=1e-5),
         Key("use_qkv_bias", "blocks.*.attention.bias", default=False),
-        Rope(partial=True, fraction=0.25, fraction_keys=("partial_rotary_factor", "rope_pct")),
+        Rope(partial=True, fraction=0.25, fraction_keys=("rope_pct", "partial_rotary_factor")),
     )
     training_keys = ("attention_dropout", "hidden_dropout")  # the latter on the ffn alone
     attention_names: ClassVar = {

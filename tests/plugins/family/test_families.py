@@ -5,6 +5,7 @@ Every `cases_*.py` beside this file has configs of some families. A family is te
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import warnings
@@ -22,6 +23,8 @@ from lamina.core.family import IGNORED_KEYS, ConfigKeys, Key
 from lamina.core.importing import import_model
 from lamina.core.model import Model, load
 from lamina.core.registry import load_plugins
+from lamina.core.resolve import resolve_data
+from lamina.core.resolved import ResolvedSpec
 from lamina.core.rope_keys import Rope
 
 transformers.utils.logging.set_verbosity_error()
@@ -152,6 +155,50 @@ def test_a_key_left_out_means_what_the_config_class_takes_it_to_mean(family: str
         if isinstance(item, Rope) and item.layer_type is None:
             assert item.theta == theirs["rope_parameters"]["rope_theta"]
             assert item.fraction == theirs["rope_parameters"].get("partial_rotary_factor", 1.0)
+
+
+# Whose config class has by default a width that its heads do not divide.
+UNEVEN = {"glm4_moe": {"num_attention_heads": 64}}
+
+
+def spec_of(family: str, config: dict[str, Any]) -> ResolvedSpec:
+    keys = ConfigKeys(config)
+    component: Any = REGISTRY.get("family", family).component
+    data = component().read(keys)
+    assert not keys.problems
+    return resolve_data({"lamina": 1, **data}, REGISTRY)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_config_that_says_its_sizes_alone_means_what_the_config_class_makes_of_it(family: str) -> None:
+    component: Any = REGISTRY.get("family", family).component
+    theirs = getattr(transformers, FAMILIES[family])(**UNEVEN.get(family, {})).to_dict()
+    sizes = {item.name for item in getattr(component, "keys", ()) if isinstance(item, Key) and item.required}
+    little = {key: value for key, value in theirs.items() if key in sizes}
+    assert differences(spec_of(family, theirs), spec_of(family, little)) == []
+
+
+def _flat_rope(options: dict[str, Any]) -> bool:
+    return "rope_theta" in options.get("rope_parameters", {})
+
+
+@pytest.mark.parametrize(
+    ("family", "config_class", "model_class", "options"), [case for case in CASES if _flat_rope(case.values[3])]
+)
+def test_rotation_is_read_as_older_configs_spell_it(
+    family: str, config_class: str, model_class: str, options: dict[str, Any]
+) -> None:
+    component: Any = REGISTRY.get("family", family).component
+    rope = next(item for item in component.keys if isinstance(item, Rope))
+    told = dict(options["rope_parameters"])
+    kind, outside = told.pop("rope_type"), {rope.theta_keys[-1]: told.pop("rope_theta")}
+    if "partial_rotary_factor" in told:
+        outside[rope.fraction_keys[-1]] = told.pop("partial_rotary_factor")
+    scaling = None if kind == "default" else {"type": kind, **told}
+    older = {key: value for key, value in options.items() if key != "rope_parameters"} | outside
+    older["rope_scaling"] = scaling
+    theirs = getattr(transformers, config_class)(**copy.deepcopy(older)).to_dict()
+    assert differences(spec_of(family, theirs), spec_of(family, older)) == []
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
