@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -31,34 +32,64 @@ class Lamina(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order they are written below, not of the alphabet
 
-    def invoke(self, ctx: click.Context) -> Any:
-        from lamina.core.errors import LaminaError
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        open_streams()
+        with told():  # what `--help` prints is written while the command line is still being read
+            return super().main(*args, **kwargs)
 
-        try:
+    def invoke(self, ctx: click.Context) -> Any:
+        with told():
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except LaminaError as error:
-            click.echo(f"{error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted", err=True)
-            sys.exit(130)
-        except MemoryError as error:
-            click.echo(
-                f"not enough memory: {error}\n  use smaller sizes: batch_size, context, or the model's own", err=True
-            )
-            sys.exit(1)
-        except BrokenPipeError:  # the reader of our output has gone
-            sys.stderr.close()
-            sys.exit(1)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            click.echo(f"the output cannot be written: {error.strerror}", err=True)
+
+
+def open_streams() -> None:
+    """Streams that whoever started us has closed (`>&-`) lead nowhere, lest the next file opened stands for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the stream's own
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What a person can mend ends in one message and an exit code; a mistake of ours keeps its traceback."""
+    from lamina.core.errors import LaminaError
+
+    try:
+        yield
+    except LaminaError as error:
+        leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        leave("\ninterrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
             with suppress(OSError):
                 sys.stdout.close()  # or its buffer is tried again at the end
-            sys.exit(1)
+            leave(f"the output cannot be written: {error.strerror}", 1)
+        place = "" if error.filename is None else f"'{error.filename}': "
+        leave(f"{place}{error.strerror or error}", 2 if isinstance(error, MISNAMED) else 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not NO_MEMORY.search(str(error)):
+            raise
+        why = str(error).splitlines()[0] if str(error) else ""
+        leave(f"not enough memory: {why}\n  use smaller sizes: batch_size, context, or the model's own", 1)
+
+
+# What is wrong with a file that a person named.
+MISNAMED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# How torch says that memory has run out, on the processor and on devices.
+NO_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
+
+
+def leave(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
 
 
 @click.group(cls=Lamina, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -552,6 +583,8 @@ def print_rows_notes(rows: Sequence[GeneratedRow]) -> None:
 
     for number, row in enumerate(rows, 1):
         which = f"prompt {number}: " if len(rows) > 1 else ""
+        if row.finish_reason == "context":
+            click.echo(f"{which}ended after {len(row.token_ids)} tokens, where the model's context is full", err=True)
         if row.statistics:
             figures = (f"{name.replace('_', ' ')} {figure:.3g}" for name, figure in row.statistics.items())
             click.echo(which + ", ".join(figures), err=True)

@@ -13,10 +13,12 @@ from torch import nn
 from lamina.core.block import Block
 from lamina.core.component import Part, Sized, call_with, parameters_of
 from lamina.core.decoder import Decoder, Head, InputEmbedding
-from lamina.core.errors import ConfigProblem, LaminaError, SpecError
+from lamina.core.errors import ConfigProblem, LaminaError, RunFailure, SpecError
+from lamina.core.machine import available_memory
 from lamina.core.module import Embedding, Linear, ModuleComponent, OutLinear
 from lamina.core.position import Position
 from lamina.core.resolved import SLOTS, BlockConfig, InitConfig, ResolvedSpec
+from lamina.core.units import size
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -37,6 +39,7 @@ def build(
     device, dtype = as_device(device), as_dtype(dtype)
     with _defaults(device, dtype, seed):
         decoder = _Builder(spec).decoder()
+        _require_room(decoder, device)
         if initialise and device.type != "meta":
             init_weights(decoder, spec.init)
     return decoder
@@ -50,6 +53,24 @@ def as_device(device: str | torch.device) -> torch.device:
         why = str(error).splitlines()[0]
         raise LaminaError(f"device '{device}' cannot be used: {why}", hint="use cpu, cuda or mps") from None
     return made
+
+
+def working_device(device: str | torch.device) -> torch.device:
+    """A device that computes values, which `meta` does not."""
+    made = as_device(device)
+    if made.type == "meta":
+        raise LaminaError("device 'meta' cannot be used: it has no values", hint="use cpu, cuda or mps")
+    return made
+
+
+def _require_room(decoder: Decoder, device: torch.device) -> None:
+    """Weights that memory cannot hold are refused before they are touched: the system would end the process later."""
+    needed, room = sum(tensor.nbytes for tensor in decoder.tensors().values()), available_memory()
+    if device.type == "cpu" and room is not None and needed > room:
+        raise RunFailure(
+            f"the decoder's weights take {size(needed)} and {size(room)} of memory are free",
+            hint="take a smaller model or dtype; `lamina inspect` tells what one needs",
+        )
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

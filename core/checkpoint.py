@@ -141,7 +141,10 @@ def read_header(file: Path) -> dict[str, Stored]:
         with open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             if size < 8 or not 0 < length <= min(LARGEST_HEADER, size - 8):
-                raise ModelError(f"{file}: no safetensors file: its header cannot have {length:,} bytes of {size:,}")
+                raise ModelError(
+                    f"{file}: no safetensors file: its header cannot have {length:,} bytes of {size:,}",
+                    hint="it may be cut short",
+                )
             header = json.loads(opened.read(length))
     except (ValueError, RecursionError):
         raise ModelError(f"{file}: no safetensors file: its header is not JSON") from None

@@ -21,6 +21,7 @@ class ConfigReader:
         self.origins: dict[KeyPath, str] = {}
         self.tree = Node({}, Location("spec"))
         self.broken: set[KeyPath] = set()  # where options stand that could not all be read
+        self.told: set[KeyPath] = set()  # what is missing and was told already, with a better reason
         self.explained: list[Node] = []  # values that have been complained about
 
     def problem(self, message: str, location: Location | None, hint: str = "", note: str = "") -> None:
@@ -138,6 +139,8 @@ class ConfigReader:
         value = node.at(tuple(location))
         place = value.location if value is not None else node.nearest(tuple(location))
         owner = f" for {label}" if label else ""
+        if detail["type"] == "missing" and (*path, field) in self.told:
+            return
         if detail["type"] == "missing":
             info = cls.model_fields.get(str(field))
             hint = (info.description or "") if info is not None else ""

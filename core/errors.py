@@ -88,6 +88,11 @@ class LaminaError(Exception):
     def message(self) -> str:
         return self.problems[0].message
 
+    def rename(self, old: str, new: str) -> None:
+        """Say `new` wherever it said `old`."""
+        self.problems = tuple(replace(one, message=one.message.replace(old, new)) for one in self.problems)
+        self.args = (str(self).replace(old, new),)
+
 
 class SpecError(LaminaError):
     """Everything that is wrong with one spec."""

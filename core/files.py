@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from lamina.core.errors import LaminaError, ModelError, RunFailure
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+AGAIN = "run the command again"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNWRITABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -30,7 +32,7 @@ _UNWRITABLE = {
 
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Make `path` hold `data`. A reader, or a machine that stops at any instant, sees the old file or the new one."""
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _beside(path)
         try:
@@ -45,27 +47,41 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_directory(path: Path, *, replace: bool = False, then: str = AGAIN) -> Iterator[Path]:
     """Gives a new directory to write into; it becomes `path` when the block ends well and is removed when it does not.
 
     An existing `path` is refused unless it is empty or `replace` is set. Replacing takes two renames: a machine that
     stops between them leaves the old one as `.lamina-….replaced`, never a mixture.
     """
-    with _explained(path):
+    with explained(path):
         if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelError(f"'{path}' already exists", hint="choose another place, or remove it first")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = _beside(path)
         partial.mkdir()
     try:
-        with _explained(path, inside=partial):
+        with explained(path, inside=partial, then=then):
             yield partial
-        with _explained(path):
+        with explained(path, then=then):
             _fsync_tree(partial)
             _move(partial, path)
             _fsync(path.parent)
+    except LaminaError as error:
+        error.rename(str(partial), str(path))
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Make a file that must not be there yet."""
+    with explained(path), open(path, "x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            path.unlink()
+            raise
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -115,16 +131,16 @@ def _fsync_tree(root: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path, inside: Path | None = None) -> Iterator[None]:
-    """Say what went wrong with writing `path`. With `inside`, other people's OSErrors pass unless they are about it."""
+def explained(path: Path, inside: Path | None = None, then: str = AGAIN) -> Iterator[None]:
+    """Say what went wrong with writing `path`. With `inside`, other people's OSErrors pass unless they are about it.
+    `then` is what to do once there is room again."""
     try:
-        yield
-    except LaminaError:
-        raise
+        with _told_by_the_system():
+            yield
     except OSError as error:
         if error.errno in _FULL:
             raise RunFailure(
-                f"'{path}' was not written: {error.strerror}", hint="free some space and run the command again"
+                f"'{path}' was not written: {error.strerror}", hint=f"free some space, then {then}"
             ) from error
         if inside is not None and not _is_about(error, inside):
             raise
@@ -137,3 +153,17 @@ def _explained(path: Path, inside: Path | None = None) -> Iterator[None]:
 
 def _is_about(error: OSError, folder: Path) -> bool:
     return any(str(name).startswith(str(folder)) for name in (error.filename, error.filename2) if name is not None)
+
+
+@contextmanager
+def _told_by_the_system() -> Iterator[None]:
+    """Libraries in Rust tell a full disk in words of their own, which end with the system's number for it."""
+    try:
+        yield
+    except (LaminaError, OSError):
+        raise
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        if told is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error

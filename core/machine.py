@@ -57,6 +57,16 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def available_memory() -> int | None:
+    """Bytes of main memory that can still be had, swap included; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    told = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return told["MemAvailable"] + told["SwapFree"] if {"MemAvailable", "SwapFree"} <= told.keys() else None
+
+
 @functools.cache
 def _matmul_peak(dtype: torch.dtype, device: torch.device, threads: int) -> float | None:
     # The size grows until a product takes a while. A processor without bfloat16 units is some hundred times slower than

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lamina.core.build import build, build_part
+from lamina.core.build import build, build_part, working_device
 from lamina.core.chat_template import keep_template
+from lamina.core.checkpoint import Checkpoint, read_header, read_json, some
 from lamina.core.component import ComponentConfig, Part
 from lamina.core.decoder import Decoder
 from lamina.core.distribution import canonical
@@ -132,7 +132,7 @@ def load(
     registry: Registry | None = None,
 ) -> Model:
     """Read a model directory, or the newest checkpoint of a run directory. Raises ModelError or SpecError."""
-    folder = find_model(directory)
+    device, folder = working_device(device), find_model(directory)
     spec = read_model_spec(folder, registry)
     chosen = resolve_part("backend", backend, spec.registry)
     decoder = build(spec, device=device, dtype=dtype, initialise=False)
@@ -182,8 +182,8 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
     for name in ("spec.yaml", "lamina.json"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: not a model directory (it has no {name})")
+    manifest: Any = read_json(folder / "lamina.json")
     try:
-        manifest = json.loads((folder / "lamina.json").read_text(encoding="utf-8"))
         made_by = manifest["format"]
         needed = sorted(
             f"{made['distribution']} {made['version']} ({name})"
@@ -195,7 +195,7 @@ def read_model_spec(folder: Path, registry: Registry | None = None) -> ResolvedS
             (kind, name): made["distribution"]
             for (kind, _, name), made in ((key.partition("/"), made) for key, made in manifest["components"].items())
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise ModelError(f"{folder / 'lamina.json'}: damaged", hint="it should be the JSON that lamina wrote") from None
     if made_by != FORMAT:
         raise ModelError(f"{folder}: written in format {made_by!r}; this lamina reads format {FORMAT}")
@@ -234,24 +234,17 @@ def open_tokenizer(spec: ResolvedSpec) -> Tokenizer | None:
 
 def load_tensors(decoder: Decoder, file: Path) -> None:
     """Fill a decoder's tensors from a safetensors file, one at a time. All that does not fit is named at once."""
-    wanted = decoder.tensors()
-    try:
-        with safe_open(file, framework="pt") as stored:
-            names = set(stored.keys())
-            wrong = [f"missing: {name}" for name in sorted(wanted.keys() - names)]
-            wrong += [f"not in the spec: {name}" for name in sorted(names - wanted.keys())]
-            for name in sorted(wanted.keys() & names):
-                found, tensor = stored.get_slice(name), wanted[name]
-                shape, dtype = tuple(found.get_shape()), found.get_dtype()
-                if shape != tuple(tensor.shape):
-                    wrong.append(f"{name}: {shape} in the file, {tuple(tensor.shape)} by the spec")
-                if dtype.startswith(("F", "BF")) != tensor.is_floating_point():
-                    wrong.append(f"{name}: {dtype} in the file, {tensor.dtype} by the spec")
-            if wrong:
-                more = f"\n  … and {len(wrong) - 12} more" if len(wrong) > 12 else ""
-                raise ModelError(f"{file}: does not fit its spec.yaml\n  " + "\n  ".join(wrong[:12]) + more)
-            with torch.no_grad():
-                for name, tensor in wanted.items():
-                    tensor.copy_(stored.get_tensor(name))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: cannot be read as safetensors ({error})", hint="it may be cut short") from None
+    wanted, found = decoder.tensors(), Checkpoint(read_header(file))
+    wrong = [f"missing: {name}" for name in sorted(wanted.keys() - found.tensors.keys())]
+    wrong += [f"not in the spec: {name}" for name in sorted(found.tensors.keys() - wanted.keys())]
+    for name in sorted(wanted.keys() & found.tensors.keys()):
+        stored, tensor = found.tensors[name], wanted[name]
+        if stored.shape != tuple(tensor.shape):
+            wrong.append(f"{name}: {stored.shape} in the file, {tuple(tensor.shape)} by the spec")
+        if stored.dtype.is_floating_point != tensor.is_floating_point():
+            wrong.append(f"{name}: {stored.dtype} in the file, {tensor.dtype} by the spec")
+    if wrong:
+        raise ModelError(f"{file}: does not fit its spec.yaml\n  " + "\n  ".join(some(wrong, 12)))
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found.read(name))

@@ -8,6 +8,7 @@ torch on the meta device where the decoder runs without content; what a mask hid
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lamina.core.bench import Training
 from lamina.core.build import as_dtype, build
 from lamina.core.cache import Cache
 from lamina.core.decoder import Decoder
+from lamina.core.errors import LaminaError
 from lamina.core.ffn import FFN
 from lamina.core.figures import Phase, Profile
 from lamina.core.machine import clock, matmul_peak, peak_memory, read_peak
@@ -55,6 +57,8 @@ def profile(
     autocast.
     """
     at_least(batch, 1, "batch")
+    if not 0 <= seconds < math.inf:
+        raise LaminaError(f"seconds must be a number from 0, not {seconds}")
     precision = as_dtype(dtype)
     if training:
         check_training(precision)

@@ -209,12 +209,14 @@ class _Resolver(ConfigReader):
         tokenizer: Any = part.component
         if tokenizer.untrained(part.config):
             if given is None:
+                self.told.add(("vocab_size",))
                 self.problem("vocab_size is missing", node.location, "the tokenizer will be trained to this size")
             return
         try:
             size = tokenizer.open(part.config, spec.directory).vocab_size
         except LaminaError as error:
             if given is None:
+                self.told.add(("vocab_size",))
                 self.problem(error.message, node.location, "or write vocab_size, and the file can come later")
             return
         if given is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.core.errors import Location, Problem, SpecError, did_you_mean
+from lamina.core.files import write_new
 from lamina.core.reader import KeyPath, Node, from_data, parse_value, read_file
 
 if TYPE_CHECKING:
@@ -96,13 +97,9 @@ def copy_shipped(name: str, file: Path) -> None:
     if name not in shipped:
         hint, known = did_you_mean(name, list(shipped)), f"shipped: {', '.join(shipped)}"
         raise SpecError(f"no shipped spec is called '{name}'", hint=hint, note=known)
-    try:
-        with open(file, "x", encoding="utf-8") as made:
-            made.write(shipped[name].read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise SpecError(f"{file}: exists already", hint="choose another name, or remove it first") from None
-    except OSError as error:
-        raise SpecError(f"{file}: cannot be written ({error.strerror})") from None
+    if os.path.lexists(file):
+        raise SpecError(f"{file}: exists already", hint="choose another name, or remove it first")
+    write_new(file, shipped[name].read_text(encoding="utf-8"))
 
 
 def _read_extended(path: Path, above: tuple[Path, ...]) -> Node:

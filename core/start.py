@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lamina.core.build import build
+from lamina.core.checkpoint import Checkpoint, read_header, some
 from lamina.core.component import Part
 from lamina.core.decoder import Decoder
 from lamina.core.errors import ModelError
@@ -46,24 +46,20 @@ class Start:
         """
         here, there = build(spec, device="meta"), build(self.spec, device="meta")
         wanted, owners, their_owners = here.tensors(), _owners(here), _owners(there)
-        taken, wrong, unused = {}, [], set()
-        try:
-            with safe_open(self.folder / "model.safetensors", framework="pt") as stored:
-                unused = set(stored.keys())
-                for name, tensor in wanted.items():
-                    source = name if name in unused else re.sub(r"\.wraps(?=\.)", "", name)
-                    if source not in unused or owners[name] != their_owners.get(source):
-                        continue
-                    shape = tuple(stored.get_slice(source).get_shape())
-                    if shape != tuple(tensor.shape):
-                        wrong.append(f"{source}: {shape} there, {tuple(tensor.shape)} by the spec")
-                        continue
-                    taken[name] = stored.get_tensor(source).to(torch.float32)
-                    unused.discard(source)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{self.folder}: its weights cannot be read ({error})") from None
+        stored = Checkpoint(read_header(self.folder / "model.safetensors"))
+        taken, wrong, unused = {}, [], set(stored.tensors)
+        for name, tensor in wanted.items():
+            source = name if name in unused else re.sub(r"\.wraps(?=\.)", "", name)
+            if source not in unused or owners[name] != their_owners.get(source):
+                continue
+            shape = stored.tensors[source].shape
+            if shape != tuple(tensor.shape):
+                wrong.append(f"{source}: {shape} there, {tuple(tensor.shape)} by the spec")
+                continue
+            taken[name] = stored.read(source).to(torch.float32)
+            unused.discard(source)
         if wrong:
-            shown = "\n  ".join(wrong[:12]) + (f"\n  … and {len(wrong) - 12} more" if len(wrong) > 12 else "")
+            shown = "\n  ".join(some(wrong, 12))
             raise ModelError(f"{self.folder}: sizes differ from the spec's\n  {shown}", hint="give both the same sizes")
         if not taken:
             raise ModelError(f"{self.folder}: none of its tensors stands in the spec's decoder")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina.core.build import as_dtype, build, build_part
+from lamina.core.build import as_dtype, build, build_part, working_device
 from lamina.core.component import Part
 from lamina.core.decoder import Decoder
 from lamina.core.errors import LaminaError
@@ -59,7 +59,7 @@ def open_subject(
 
     A model already loaded is copied. For training the weights are float32, whatever precision the products have.
     """
-    dtype, start = as_dtype(dtype), time.perf_counter()
+    dtype, device, start = as_dtype(dtype), working_device(device), time.perf_counter()
     weights = torch.float32 if training else dtype
     if training:
         check_training(dtype)

@@ -26,14 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.core.build import as_device, build, build_part
+from lamina.core.build import build, build_part, working_device
 from lamina.core.chat_template import keep_template
 from lamina.core.component import Part, dump_config
 from lamina.core.corpus import Corpus
 from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
 from lamina.core.decoder import Decoder
 from lamina.core.errors import DataError, Location, ModelError, RunFailure, SpecError
-from lamina.core.files import atomic_directory, remove_leftovers, write_atomically
+from lamina.core.files import atomic_directory, explained, remove_leftovers, write_atomically
 from lamina.core.model import (
     CHECKPOINTS,
     Model,
@@ -111,7 +111,7 @@ def create_run(
     options = options or RunOptions()
     options = replace(options, threads=options.threads or torch.get_num_threads())
     resolve_part("backend", options.backend, spec.registry)
-    as_device(options.device)
+    working_device(options.device)
     source = open_corpus(corpus, spec.registry)
     _check_trainable(spec)
     begin = None if start is None else Start.open(start)
@@ -240,7 +240,7 @@ class Trainer:
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
         torch.set_num_threads(run.options.threads)
-        self.device = torch.device(run.options.device)
+        self.device = working_device(run.options.device)
         self.decoder = build(run.spec, device=self.device, seed=self.config.seed)
         self._begin()
         self.optimizer = build_part(self.config.optimizer).make(
@@ -363,6 +363,10 @@ class Trainer:
 
     # Checkpoints
 
+    @property
+    def _go_on(self) -> str:
+        return f"lamina resume {self.run.directory}"
+
     def save(self) -> Path:
         """A checkpoint of this step: a model directory and the training state. Older ones beyond `keep` are removed."""
         folder = self.run.directory / CHECKPOINTS / f"step-{self.step:08d}"
@@ -383,7 +387,7 @@ class Trainer:
                     for name, module in counting(self.decoder).items()
                 },
             }
-            with atomic_directory(folder) as partial:
+            with atomic_directory(folder, then=self._go_on) as partial:
                 write_model(self.model, partial)
                 save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
                 (partial / "state.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -439,11 +443,14 @@ class Trainer:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= self.step]
             write_atomically(path, "".join(f"{line}\n" for line in kept))
-        return open(path, "a", encoding="utf-8", buffering=1)
+        with explained(path, then=self._go_on):
+            return open(path, "ab", buffering=0)  # what did not get written is not tried again when it is closed
 
-    @staticmethod
-    def _log(file: Any, line: dict[str, Any]) -> None:
-        file.write(json.dumps({key: _number(value) for key, value in line.items()}) + "\n")
+    def _log(self, file: Any, line: dict[str, Any]) -> None:
+        with explained(Path(file.name), then=self._go_on):
+            left = (json.dumps({key: _number(value) for key, value in line.items()}) + "\n").encode()
+            while left:  # a disk that fills up takes a part before it refuses
+                left = left[file.write(left) :]
 
 
 def counting(decoder: Decoder) -> dict[str, ModuleComponent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,13 @@ settings.register_profile("lamina", deadline=None)
 settings.load_profile("lamina")
 
 os.environ.pop("LAMINA_PLUGINS", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """As many processes as there are cores; for a file alone none, which costs more to start than it saves."""
+    alone = len(config.args) == 1 and Path(config.args[0].partition("::")[0]).is_file()
+    return 0 if alone else None
 
 
 @pytest.fixture(autouse=True, scope="session")

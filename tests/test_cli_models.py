@@ -136,10 +136,12 @@ def test_every_mistake_is_one_message_with_exit_code_two(place: Path, tmp_path: 
         (("train", spec, "--data", text, "--out", text / "run"), "text.txt"),
         (("train", spec, "--data", text, "--steps", "none", "--out", tmp_path / "r"), "must be an integer"),
         (("train", spec, "--data", text, "--backend", "eagr", "--out", tmp_path / "r"), "did you mean 'eager'?"),
+        (("generate", run, "x", "--device", "meta"), "device 'meta' cannot be used"),
+        (("bench", run, "--device", "meta"), "device 'meta' cannot be used"),
         (("resume", tmp_path / "folder"), "not a run directory"),
         (("generate", tmp_path / "none", "x"), "no such directory"),
         (("generate", tmp_path / "folder", "x"), "not a model directory"),
-        (("generate", tmp_path / "cut", "x"), "cannot be read"),
+        (("generate", tmp_path / "cut", "x"), "cut short"),
         (("generate", run, "x" * 33), "the context holds 32"),
         (("generate", run, "x", "--sampler", "top_q=1"), "no sampler is called 'top_q'"),
         (("generate", run, "x", "--sampler", "top_p=2"), "at most 1"),
@@ -162,6 +164,12 @@ def test_every_mistake_is_one_message_with_exit_code_two(place: Path, tmp_path: 
         assert message in result.stderr, (arguments, result.stderr)
         assert "Traceback" not in result.output
         assert not (tmp_path / "r").exists()
+
+
+def test_a_text_that_the_context_cuts_short_is_told(place: Path) -> None:
+    assert call("generate", place / "run", "x" * 30, "--stop", "never").stderr == (
+        "ended after 2 tokens, where the model's context is full\n"
+    )
 
 
 @pytest.mark.parametrize(

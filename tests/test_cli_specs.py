@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +236,35 @@ def test_new_copies_a_shipped_spec_by_name(tmp_path: Path) -> None:
     result = run("new", tmp_path / "x.yaml", "--from", "gtp2")
     assert result.exit_code == 2
     assert "did you mean 'gpt2'?" in result.stderr
+
+
+def shell(command: str) -> tuple[int, str]:
+    """Exit code and stderr of `lamina …` in a shell."""
+    line = f"{sys.executable} -m lamina.cli {command}"
+    done = subprocess.run(["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_output_that_nobody_takes_ends_in_a_line_or_in_silence() -> None:
+    said = "the output cannot be written: No space left on device\n"
+    assert shell("--help > /dev/full") == (1, said)
+    assert shell("plugins > /dev/full") == (1, said)
+    assert shell("plugins >&- ") == (0, "")
+    assert shell("plugins <&- 2>&-") == (0, "")
+    code, stderr = shell("schema | true")
+    assert (code, stderr) == (0, "")
+
+
+def test_memory_that_runs_out_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(said: str) -> Result:
+        def raises(*_: object) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr("lamina.core.index.read_index", raises)
+        return run("plugins")
+
+    out = fail("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore")
+    assert out.exit_code == 1
+    assert out.stderr.startswith("not enough memory: [enforce fail] DefaultCPUAllocator: can't allocate memory")
+    assert "more" not in out.stderr
+    assert isinstance(fail("a mistake of ours").exception, RuntimeError)

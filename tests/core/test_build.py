@@ -30,7 +30,7 @@ from lamina.core import (
     slot,
 )
 from lamina.core.build import build, build_part
-from lamina.core.errors import LaminaError, SpecError
+from lamina.core.errors import LaminaError, RunFailure, SpecError
 from lamina.core.module import Embedding
 from lamina.core.registry import Registry, load_plugin
 from lamina.core.resolve import resolve, resolve_data, resolve_part
@@ -266,6 +266,17 @@ def test_a_dtype_that_is_none_or_holds_no_weights_is_refused(name: str) -> None:
 def test_a_device_that_is_not_there_is_a_users_mistake(name: str) -> None:
     with pytest.raises(LaminaError, match=f"device '{name}' cannot be used"):
         build(spec(), device=name)
+
+
+def test_weights_that_memory_cannot_hold_are_refused_before_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = sum(tensor.nbytes for tensor in build(spec()).tensors().values())
+    monkeypatch.setattr("lamina.core.build.available_memory", lambda: needed)
+    build(spec())
+    monkeypatch.setattr("lamina.core.build.available_memory", lambda: needed - 1)
+    monkeypatch.setattr("lamina.core.build.init_weights", lambda *_: pytest.fail("weights were touched"))
+    with pytest.raises(RunFailure, match="of memory are free"):
+        build(spec())
+    build(spec(), device="meta")
 
 
 def test_the_default_dtype_and_device_of_the_caller_are_left_alone() -> None:

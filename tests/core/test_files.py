@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lamina.core import ModelError, RunFailure
 from lamina.core import files as files_module
-from lamina.core.files import atomic_directory, remove_leftovers, write_atomically
+from lamina.core.files import atomic_directory, remove_leftovers, write_atomically, write_new
 
 
 def names(directory: Path) -> list[str]:
@@ -191,6 +194,42 @@ def test_a_full_disk_is_a_run_failure_that_leaves_nothing(tmp_path: Path, monkey
     with pytest.raises(RunFailure, match="file' was not written: No space left"):
         write_atomically(tmp_path / "file", "x")
     assert names(tmp_path) == []
+
+
+def test_a_full_disk_that_a_library_tells_in_its_own_words_is_the_same(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # stands for a disk with no more room than that
+    try:
+        with (
+            pytest.raises(RunFailure, match="folder' was not written: File too large") as caught,
+            atomic_directory(tmp_path / "folder", then="go on") as folder,
+        ):
+            save_file({"x": torch.zeros(1000)}, folder / "x.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "free some space, then go on" in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_an_error_inside_names_the_directory_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught, atomic_directory(tmp_path / "folder") as partial:
+        write_atomically(partial, "a file where a directory is")
+    assert str(caught.value).startswith(f"'{tmp_path / 'folder'}' cannot be written")
+
+
+def test_a_new_file_replaces_none_and_is_whole_or_absent(tmp_path: Path) -> None:
+    write_new(tmp_path / "file", "first")
+    with pytest.raises(ModelError, match="File exists"):
+        write_new(tmp_path / "file", "second")
+    assert (tmp_path / "file").read_text() == "first"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(RunFailure, match="long' was not written"):
+            write_new(tmp_path / "long", "more than ten bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_place_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:

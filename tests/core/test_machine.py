@@ -1,9 +1,10 @@
 import resource
+from pathlib import Path
 
 import pytest
 import torch
 
-from lamina.core.machine import clock, matmul_peak, peak_memory, read_peak
+from lamina.core.machine import available_memory, clock, matmul_peak, peak_memory, read_peak
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,13 @@ def test_peak_memory_covers_what_was_touched_and_given_back() -> None:
     assert after is not None
     assert after >= before + 2**24
     assert after <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * 2
+
+
+def test_what_can_still_be_had_is_less_than_there_is() -> None:
+    room = available_memory()
+    if room is not None:  # only Linux tells
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        assert 0 < room <= sum(int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal"))
 
 
 def test_the_clock_of_a_cpu_goes_forward() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -182,12 +183,12 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 )
 def test_a_damaged_manifest_is_named(folder: Path, content: str) -> None:
     (folder / "lamina.json").write_text(content)
-    assert "lamina.json: damaged" in refusal(folder)
+    assert re.search(r"lamina\.json: (damaged|not JSON|not a JSON object)", refusal(folder))
 
 
 def test_a_manifest_that_is_no_text_is_damaged(folder: Path) -> None:
     (folder / "lamina.json").write_bytes(b"\xff\xfe{}")
-    assert "lamina.json: damaged" in refusal(folder)
+    assert re.search(r"lamina\.json: (damaged|not JSON|not a JSON object)", refusal(folder))
 
 
 def test_a_format_of_the_future_is_told(folder: Path) -> None:
@@ -215,13 +216,15 @@ def test_a_part_that_is_not_installed_is_told_with_who_has_it(folder: Path) -> N
 def test_weights_that_were_cut_are_refused(folder: Path, kept: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
-    assert "model.safetensors: cannot be read as safetensors" in refusal(folder)
+    said = refusal(folder)
+    assert "model.safetensors: " in said
+    assert "cut short" in said
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 8 + b"{}", b"\x02" + b"\0" * 7 + b"{]", b"PK\x03\x04" + b"\0" * 99])
 def test_weights_that_are_no_safetensors_are_refused(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
-    assert "cannot be read as safetensors" in refusal(folder)
+    assert "no safetensors file" in refusal(folder)
 
 
 def test_every_tensor_that_does_not_fit_is_named(folder: Path) -> None:
@@ -240,7 +243,7 @@ def test_every_tensor_that_does_not_fit_is_named(folder: Path) -> None:
         "not in the spec: extra",
         "layers.0.attention.out.weight: (16, 15) in the file, (16, 16) by the spec",
         "layers.1.attention.out.weight: (256,) in the file, (16, 16) by the spec",
-        "embedding.tokens.weight: I64 in the file, torch.float32 by the spec",
+        "embedding.tokens.weight: torch.int64 in the file, torch.float32 by the spec",
     ):
         assert line in said
 

@@ -127,6 +127,9 @@ def test_a_model_directory_is_profiled_with_its_own_weights(tmp_path: Path) -> N
         (["--context", "33"], "a context of 33"),
         (["--context", "1"], "context must be"),
         (["--dtype", "float16"], "training has no dtype float16"),
+        (["--seconds", "-1"], "seconds must be"),
+        (["--seconds", "nan"], "seconds must be"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
     ],
 )
 def test_a_wrong_request_is_one_clear_error(spec_file: Path, options: list[str], said: str) -> None:

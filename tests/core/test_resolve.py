@@ -229,6 +229,11 @@ def test_what_is_wrong_with_one_value_is_told(change: tuple[str, str], says: str
     assert says in str(refusal(text.replace(*change)))
 
 
+@pytest.mark.parametrize("tokenizer", ["bpe", "{name: bpe, path: absent.json}"])
+def test_a_vocabulary_of_unknown_size_is_told_once(tokenizer: str) -> None:
+    assert len(refusal(TOP.replace("vocab_size: 64", f"tokenizer: {tokenizer}") + ONE).problems) == 1
+
+
 def test_long_values_are_not_told_at_length() -> None:
     problem = refusal(TOP.replace("dim: 16", f"dim: {'x' * 5000}") + ONE).problems[0]
     assert len(problem.message) < 100

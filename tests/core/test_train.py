@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,13 @@ from torch.nn import functional as F
 
 from lamina.core.build import build
 from lamina.core.data import IGNORED, Batch
-from lamina.core.errors import DataError, Location, ModelError, RunFailure
+from lamina.core.errors import DataError, LaminaError, Location, ModelError, RunFailure
 from lamina.core.options import TrainConfig
 from lamina.core.reader import from_data
 from lamina.core.registry import load_plugins
 from lamina.core.resolve import resolve_config, resolve_data
 from lamina.core.resolved import ResolvedSpec
-from lamina.core.train import Trainer, create_run, open_run, train_step
+from lamina.core.train import Progress, RunOptions, Trainer, create_run, open_run, train_step
 
 SPEC: dict[str, Any] = {
     "lamina": 1,
@@ -83,11 +84,27 @@ def test_a_run_that_went_on_from_any_checkpoint_ends_with_the_same_bits(corpus: 
         assert files(again, 6) == files(whole, 6)
 
 
+@pytest.mark.parametrize("optimizer", load_plugins(only=[]).names("optimizer"))
+def test_so_does_one_of_any_optimizer_in_bfloat16_and_in_parts(optimizer: str, corpus: Path, tmp_path: Path) -> None:
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    options = {"steps": 5, "optimizer": optimizer, "dtype": "bfloat16", "accumulate": 3, "eval_every": 0, "seed": 7}
+    Trainer(create_run(spec(**options), corpus, whole)).train()
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "step-00000005")
+    trainer = Trainer(open_run(again))
+    assert trainer.step == 4
+    trainer.train()
+    assert files(again, 5) == files(whole, 5)
+    shutil.rmtree(again / "checkpoints" / "step-00000005")
+    shutil.rmtree(again / "checkpoints" / "step-00000004")
+    Trainer(open_run(again)).train()
+    assert files(again, 5) == files(whole, 5)
+
+
 def test_a_killed_run_resumes_to_the_same_bits(corpus: Path, tmp_path: Path) -> None:
-    resolved = spec(steps=40, save_every=1)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    Trainer(create_run(resolved, corpus, whole)).train()
-    create_run(resolved, corpus, killed)
+    Trainer(create_run(spec(steps=40, save_every=0), corpus, whole)).train()
+    create_run(spec(steps=40, save_every=1), corpus, killed)
     process = subprocess.Popen([sys.executable, "-m", "lamina.cli", "resume", str(killed)], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not list((killed / "checkpoints").glob("step-*")) and time.monotonic() < until:
@@ -241,6 +258,41 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus: Path, tmp_path: Path) -> 
         trainer.decoder.head.weight.fill_(float("inf"))
     with pytest.raises(RunFailure, match="the loss is nan"):
         trainer.train()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_leaves_what_can_go_on(corpus: Path, tmp_path: Path) -> None:
+    trainer = Trainer(create_run(spec(), corpus, tmp_path / "run"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(progress: Progress) -> None:
+        if progress.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # room for metrics and no more
+
+    try:
+        with pytest.raises(RunFailure, match="step-00000004' was not written") as caught:
+            trainer.train(fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"then lamina resume {tmp_path / 'run'}" in str(caught.value)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
+    assert Trainer(open_run(tmp_path / "run")).train()
+
+
+def test_metrics_that_cannot_be_written_end_the_run_in_one_message(corpus: Path, tmp_path: Path) -> None:
+    trainer = Trainer(create_run(spec(log_every=1), corpus, tmp_path / "run"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # the first line ends in its middle
+    try:
+        with pytest.raises(RunFailure, match=r"metrics.jsonl' was not written: File too large"):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_device_without_values_trains_nothing(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(LaminaError, match="device 'meta' cannot be used"):
+        create_run(spec(), corpus, tmp_path / "run", options=RunOptions(device="meta"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["state.json", "state.safetensors"])
