@@ -125,6 +125,17 @@ class LayerState:
         """Whether the next `n_tokens` tokens could be cropped away again, any number of them."""
         return n_tokens == 0 or (not self.registers and (not self.streams or self.used + n_tokens <= self.capacity))
 
+    def put(self, row: int, other: LayerState, shift: int) -> None:
+        """Have `row` keep what the one row of `other` keeps, its token t standing at t + `shift`."""
+        for name, stream in self.streams.items():
+            seen = other.used
+            kept = torch.arange(max(0, seen - min(self.capacity, other.capacity)), seen, device=stream.device)
+            entries = other.streams[name][0].index_select(-2, kept % other.capacity)
+            stream[row].zero_()  # what nothing sees must be numbers all the same
+            stream[row].index_copy_(-2, (kept + shift) % self.capacity, entries)
+        for name, register in self.registers.items():
+            register[row] = other.registers[name][0]
+
     def tensors(self) -> list[Tensor]:
         return [*self.streams.values(), *self.registers.values()]
 
@@ -247,11 +258,16 @@ class Cache:
                 hint="take cache.clone() before the tokens that may have to be undone",
             )
         if n_tokens == 0:
-            for state in self.layers:
-                if state is not None:
-                    state.reset()
-            self._ids = self._documents = self._positions = None
+            self.reset()
         self.used = n_tokens
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for state in self.layers:
+            if state is not None:
+                state.reset()
+        self._ids = self._documents = self._positions = None
+        self.used = 0
 
     def reorder(self, rows: Tensor) -> None:
         """Keep these rows (B',) int64, in this order; a row may be taken several times."""
@@ -262,6 +278,24 @@ class Cache:
             self._ids, self._documents = self._ids.index_select(0, rows), self._documents.index_select(0, rows)
             self._positions = self._positions.index_select(0, rows)
         self.batch = rows.shape[0]
+
+    def stand_at(self, used: int) -> None:
+        """Be as if `used` tokens had been seen, for rows that will be `put` there."""
+        self.reset()
+        self.used = used
+
+    def put(self, row: int, other: Cache) -> None:
+        """Have `row` hold the one text of `other`, ending where this cache stands; before it is no text."""
+        shift = self.used - other.used
+        if shift < 0:
+            raise ValueError(f"a text of {other.used} tokens cannot end at token {self.used}")
+        for state, theirs in zip(self.layers, other.layers, strict=True):
+            if state is not None and theirs is not None:
+                state.put(row, theirs, shift)
+        ids, documents, positions = self._document_tensors()
+        ids[row, :shift], documents[row, :shift] = -1, 0
+        ids[row, shift : self.used], documents[row, shift : self.used] = 0, 1
+        positions[row, : self.used] = (torch.arange(self.used, device=self.device) - shift).clamp(min=0)
 
     def grow(self, length: int) -> None:
         """Make room for `length` tokens, keeping what is there."""

@@ -25,6 +25,7 @@ class Span:
     documents: Tensor | None = None
     start: int | None = None
     room: int | Tensor | None = None
+    length_asked: bool = field(default=False, init=False)  # whether what was made of these tokens depends on room
     _once: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -37,6 +38,7 @@ class Span:
 
         Every call of a text is told the same, as long as its cache was made for the text.
         """
+        self.length_asked = True
         if self.room is not None:
             return self.room
         if self.start is not None:

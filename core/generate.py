@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lamina.core.build import build_part
 from lamina.core.cache import Cache
@@ -26,6 +27,8 @@ from lamina.core.trace import StageTrace, Trace
 if TYPE_CHECKING:
     from lamina.core.decoder import Decoder
     from lamina.core.model import Model
+
+WORTH_SHARING = 8  # tokens several prompts begin with
 
 Prompt = str | Sequence[str] | Tensor
 Choice = str | Mapping[str, Any] | Part  # a component: its name, its options with its name, or resolved
@@ -161,14 +164,41 @@ class DecoderStep:
 
     def start(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
         batch, length = token_ids.shape
-        self._check_lookahead(int(lengths.min()))
+        sizes: list[int] = lengths.tolist()
+        self._check_lookahead(min(sizes))
         self._cache = self._decoder.make_cache(batch, length + self._room)
         self._cache.grow(length + self._room)  # with its padding a row may take more room than a context
-        padding = torch.arange(length, device=token_ids.device) < (length - lengths).unsqueeze(1)  # (B, L)
-        # Padding is a document of its own before the prompt: nothing sees it, and the prompt's positions begin at 0.
-        documents = padding.long().neg() if bool(padding.any()) else None
-        self.features = self._decoder.features(token_ids, document_ids=documents, cache=self._cache)  # (B, L, D)
+        prompts = [token_ids[row : row + 1, length - size :] for row, size in enumerate(sizes)]
+        shared = _shared(prompts)
+        shared = shared if shared >= max(WORTH_SHARING, self._decoder.lookahead) else 0
+        if not shared and min(sizes) == length:
+            self.features = self._decoder.features(token_ids, cache=self._cache)  # (B, L, D)
+            return self.after_prompt()
+        # Each prompt by itself, so that padding costs nothing; what all begin with, once.
+        beginning = self._beginning(prompts[sizes.index(length)][:, :shared]) if shared else None
+        self._cache.stand_at(length)
+        found = []
+        for row, ids in enumerate(prompts):
+            if beginning is None:
+                cache = self._decoder.make_cache(1, ids.shape[1] + self._room)
+                cache.grow(ids.shape[1] + self._room)
+                features = self._decoder.features(ids, cache=cache)
+            else:
+                cache = beginning[1].clone()
+                features = torch.cat([beginning[0], self._decoder.features(ids[:, shared:], cache=cache)], 1)
+            self._cache.put(row, cache)
+            found.append(F.pad(features, (0, 0, length - ids.shape[1], 0)))
+        self.features = torch.cat(found)
         return self.after_prompt()
+
+    def _beginning(self, token_ids: Tensor) -> tuple[Tensor, Cache] | None:
+        """Features and cache of what several prompts (1, T) begin with; None where these depend on how they go on."""
+        length = self._cache.length
+        cache = self._decoder.make_cache(1, length)
+        cache.grow(length)
+        context = self._decoder.context(token_ids, cache=cache)
+        features = self._decoder.run(context, cache)
+        return None if context.queries.length_asked else (features, cache)
 
     def after_prompt(self) -> Tensor:
         """Logits (B, V) after the last token of the prompts that `features` are of."""
@@ -228,6 +258,15 @@ class DecoderStep:
         if self._n_known < logits.shape[-1]:
             logits[..., self._n_known :] = -torch.inf
         return logits
+
+
+def _shared(prompts: list[Tensor]) -> int:
+    """How many tokens several prompts (1, T) begin with alike; the last of each is left to itself."""
+    if len(prompts) == 1:
+        return 0
+    size = min(ids.shape[1] for ids in prompts) - 1
+    alike = torch.stack([ids[0, :size] == prompts[0][0, :size] for ids in prompts]).all(0)
+    return int(alike.cumprod(0).sum())
 
 
 class _Run:

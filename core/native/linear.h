@@ -91,22 +91,26 @@ inline void split_row(const float* x, int64_t n, float* to) {
     for (; k < n; k++) to[k] = x[k];
 }
 
+constexpr int64_t AHEAD = 1024;  // bytes of weights that are called for before they are met, where there is much to do
+
 // A weight row times M rows of x -> out[M]. One row at a time: memory is read fastest along a single stream.
 template <int M>
 inline void product(const float* w, int64_t in, const float* const* x, float* out) {
-    constexpr int U = M == 1 ? 4 : M == 2 ? 2 : 1;  // independent sums, so that none waits for the last
-    vf s[M][U] = {};
+    constexpr int U = M == 1 ? 4 : 2, S = M == 1 ? 4 : M == 2 ? 2 : 1;  // S sums apart, so that none waits for the last
+    vf s[M][S] = {};
     int64_t k = 0;
-    for (; k + U * W <= in; k += U * W)
+    for (; k + U * W <= in; k += U * W) {
+        if (M > 2) __builtin_prefetch((const char*)(w + k) + AHEAD);
         for (int u = 0; u < U; u++) {
             vf row = load(w + k + u * W);
-            for (int m = 0; m < M; m++) s[m][u] += row * load(x[m] + k + u * W);
+            for (int m = 0; m < M; m++) s[m][u % S] += row * load(x[m] + k + u * W);
         }
+    }
     for (; k + W <= in; k += W)
         for (int m = 0; m < M; m++) s[m][0] += load(w + k) * load(x[m] + k);
     for (int m = 0; m < M; m++) {
         vf all = s[m][0];
-        for (int u = 1; u < U; u++) all += s[m][u];
+        for (int i = 1; i < S; i++) all += s[m][i];
         out[m] = sum(all);
         for (int64_t i = k; i < in; i++) out[m] += w[i] * x[m][i];
     }
@@ -119,7 +123,8 @@ inline void product(const bf16* w, int64_t in, const float* const* x, float* out
     constexpr int U = M == 1 ? 2 : 1;
     vf s[M][2 * U] = {};
     int64_t k = 0;
-    for (; k + 2 * U * W <= in; k += 2 * U * W)
+    for (; k + 2 * U * W <= in; k += 2 * U * W) {
+        if (M > 2) __builtin_prefetch((const char*)(w + k) + AHEAD);
         for (int u = 0; u < U; u++) {
             vu words = *(const vu_at*)(w + k + 2 * u * W);
             vf first = (vf)(words << 16), second = (vf)(words & 0xffff0000u);
@@ -128,6 +133,7 @@ inline void product(const bf16* w, int64_t in, const float* const* x, float* out
                 s[m][2 * u + (M == 1)] += second * load(x[m] + k + 2 * u * W + W);
             }
         }
+    }
     for (int m = 0; m < M; m++) {
         vf all = s[m][0];
         for (int u = 1; u < 2 * U; u++) all += s[m][u];

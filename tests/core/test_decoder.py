@@ -120,6 +120,34 @@ def test_rows_padded_on_the_left_are_as_they_are_alone(spec: ResolvedSpec, lengt
         assert_close(torch.stack([step[b] for step in logits]), alone, **TOLERANCE)
 
 
+@some
+@given(
+    spec=tiny_specs(),
+    lengths=st.lists(st.integers(1, 10), min_size=1, max_size=3),
+    behind=st.integers(0, 3),
+    new=st.integers(1, 4),
+)
+@torch.no_grad()
+def test_texts_put_into_a_cache_go_on_as_they_would_alone(
+    spec: ResolvedSpec, lengths: list[int], behind: int, new: int
+) -> None:
+    decoder, stand = build_moved(spec), max(lengths) + behind
+    rows = [tokens(1, length + new, seed=length) for length in lengths]
+    cache = decoder.make_cache(len(rows), stand + new)
+    cache.stand_at(stand)
+    for b, (n, row) in enumerate(zip(lengths, rows, strict=True)):
+        alone = decoder.make_cache(1, n + new)
+        decoder(row[:, :n], cache=alone)
+        cache.put(b, alone)
+    for t in range(new):
+        ids = torch.cat([row[:, n + t : n + t + 1] for n, row in zip(lengths, rows, strict=True)])
+        logits = decoder(ids, cache=cache)
+        for b, (n, row) in enumerate(zip(lengths, rows, strict=True)):
+            # As a cached text: what a part makes of a text may depend on how long its cache lets it become.
+            whole = decoder(row, cache=decoder.make_cache(1, n + new))
+            assert_close(logits[b, 0], whole[0, n + t], **TOLERANCE)
+
+
 def followed(docs: Tensor | None, new: int) -> Tensor | None:
     """`docs` with `new` tokens more, which go on with the last document of their row."""
     return None if docs is None else torch.cat([docs, docs[:, -1:].expand(-1, new)], 1)

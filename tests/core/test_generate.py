@@ -50,6 +50,14 @@ class Cache:
     def clone(self) -> Cache:
         return copy.copy(self)
 
+    def stand_at(self, used: int) -> None:
+        self.tokens = self.documents = torch.zeros(len(self.tokens), used, dtype=torch.int64)
+        self.documents = self.documents - 1
+
+    def put(self, row: int, other: Cache) -> None:
+        self.tokens[row, self.used - other.used :] = other.tokens[0]
+        self.documents[row, self.used - other.used :] = other.documents[0]
+
 
 class FakeDecoder(nn.Module):
     """Features are a sum over the document so far, each token weighted by its position in it."""
@@ -187,6 +195,22 @@ def test_a_ragged_batch_gives_what_its_prompts_give_alone(model: Any, decoding: 
         if decoding != "sample":
             assert together.text[row] == alone.text
     assert len(set(together.finish_reasons)) > 1 or decoding != "sample"
+
+
+def test_what_prompts_begin_with_alike_is_read_once(real: Any) -> None:
+    beginning, ends = "abc.ab c.b", ["", " ab", "bc.", "a"]
+    alone = [generate(real, beginning + end, max_new_tokens=5, decoding="greedy") for end in ends]
+    rows, whole = [], real.decoder.features
+
+    def watched(token_ids: Tensor, **how: Any) -> Tensor:
+        rows.append(token_ids.numel())
+        return whole(token_ids, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real.decoder, "features", watched)
+        together = generate(real, [beginning + end for end in ends], max_new_tokens=5, decoding="greedy")
+    assert together.text == [one.text for one in alone]
+    assert max(rows) < len(beginning)
 
 
 def test_a_seed_reproduces_and_rows_draw_differently(model: Any) -> None:
