@@ -228,7 +228,7 @@ def open_tokenizer(spec: ResolvedSpec) -> Tokenizer | None:
     component: Any = spec.tokenizer.component
     if component.untrained(spec.tokenizer.config):
         return None
-    tokenizer: Tokenizer = component.open(spec.tokenizer.config, spec.directory)
+    tokenizer: Tokenizer = spec.opened_tokenizer or component.open(spec.tokenizer.config, spec.directory)
     return tokenizer
 
 

@@ -76,6 +76,8 @@ def resolve_config(config: type[ComponentConfig], raw: Node, registry: Registry)
 class _Resolver(ConfigReader):
     """Reads a whole spec."""
 
+    opened: tuple[Any, Any] | None = None  # a tokenizer's Config and what it opened, to know its size
+
     def spec(self, spec: Spec) -> ResolvedSpec:
         self.tree = spec.tree
         self._version()
@@ -90,12 +92,8 @@ class _Resolver(ConfigReader):
         self._check_name(made)
         self.finish()
         assert isinstance(made, ResolvedSpec)
-        made._directory, made._tree, made._registry, made._origins = (
-            spec.directory,
-            self.tree,
-            self.registry,
-            self.origins,
-        )
+        made._directory, made._tree, made._registry = spec.directory, self.tree, self.registry
+        made._origins, made._opened = self.origins, self.opened
         return made
 
     def _version(self) -> None:
@@ -213,7 +211,8 @@ class _Resolver(ConfigReader):
                 self.problem("vocab_size is missing", node.location, "the tokenizer will be trained to this size")
             return
         try:
-            size = tokenizer.open(part.config, spec.directory).vocab_size
+            self.opened = part.config, tokenizer.open(part.config, spec.directory)
+            size = self.opened[1].vocab_size
         except LaminaError as error:
             if given is None:
                 self.told.add(("vocab_size",))

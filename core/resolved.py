@@ -129,6 +129,7 @@ class ResolvedSpec(ComponentConfig):
     _tree: Node | None = PrivateAttr(None)
     _origins: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(None)
+    _opened: tuple[Any, Any] | None = PrivateAttr(None)
 
     @property
     def directory(self) -> Path:
@@ -139,6 +140,13 @@ class ResolvedSpec(ComponentConfig):
     def registry(self) -> Registry:
         assert self._registry is not None
         return self._registry
+
+    @property
+    def opened_tokenizer(self) -> Any:
+        """The tokenizer, if it had to be opened to know its size; else None."""
+        if self._opened is None or self.tokenizer is None or self._opened[0] != self.tokenizer.config:
+            return None
+        return self._opened[1]
 
     @property
     def origins(self) -> Mapping[KeyPath, str]:
