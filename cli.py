@@ -728,6 +728,43 @@ def profile(model: str, overrides: tuple[str, ...], as_json: bool, **options: An
     print_figures(profile(model, overrides=read_overrides(overrides), **options), as_json)
 
 
+@main.command("eval")
+@click.argument("model")
+@click.option(
+    "--data",
+    required=True,
+    metavar="PATH_OR_CORPUS",
+    help="A text file, a directory of them, a corpus, or {name: CORPUS, …}.",
+)
+@click.option("--backend", "backends", multiple=True, help="How the decoder is executed; several are compared.")
+@click.option(
+    "--context", type=click.IntRange(1), help="Tokens of a window.  [default: 1024, or the decoder's context]"
+)
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Stop after so many tokens of the text.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the weights, before a backend rounds them.")
+@click.option("--device", default="cpu", show_default=True)
+@json_option
+def evaluate(model: str, data: str, backends: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Tell how well MODEL predicts a text: loss, perplexity, bits a byte; with several backends, what each costs."""
+    from lamina.core.evaluate import evaluate
+    from lamina.core.progress import note
+
+    corpus = component_choice(data, "--data") if data.lstrip().startswith("{") else data
+    chosen = [component_choice(one, "--backend") for one in backends or ("eager",)]
+    found = evaluate(model, corpus, backends=chosen, tell=note, **options)
+    if as_json:
+        print_json([one.to_json() for one in found])
+        return
+    first = found[0]
+    for one in found:
+        more = "" if one is first else f"  {one.perplexity / first.perplexity - 1:+.2%} perplexity"
+        click.echo(
+            f"{one.backend}: loss {one.loss:.4f}  perplexity {one.perplexity:.3f}  "
+            f"{one.bits_per_byte:.4f} bits a byte{more}"
+        )
+    click.echo(f"{first.n_tokens:,} tokens, {first.n_bytes:,} bytes", err=True)
+
+
 @main.command()
 @click.argument("model", metavar="MODEL|SPEC")
 @click.option("--train", is_flag=True, help="Time training steps instead of generation.")
