@@ -58,6 +58,7 @@ _HOME = {  # module -> the public names it holds
         "Item",
         "Key",
         "TemplateFamily",
+        "Within",
         "defaults",
         "in_roles",
         "inverse_root",
@@ -72,6 +73,7 @@ _HOME = {  # module -> the public names it holds
     "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
+        "Beside",
         "Chain",
         "Constants",
         "Dealt",
@@ -141,6 +143,8 @@ _HOME = {  # module -> the public names it holds
         "GroupedTopKConfig",
         "RouterLossConfig",
         "SCORES",
+        "ScoredTopK",
+        "ScoredTopKConfig",
         "TopKConfig",
         "best_experts",
         "check_experts_per_token",
@@ -213,6 +217,7 @@ if TYPE_CHECKING:
     from lamina.core.family import Item as Item
     from lamina.core.family import Key as Key
     from lamina.core.family import TemplateFamily as TemplateFamily
+    from lamina.core.family import Within as Within
     from lamina.core.family import defaults as defaults
     from lamina.core.family import in_roles as in_roles
     from lamina.core.family import inverse_root as inverse_root
@@ -230,6 +235,7 @@ if TYPE_CHECKING:
     from lamina.core.first_dense import first_dense_template as first_dense_template
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
+    from lamina.core.layout import Beside as Beside
     from lamina.core.layout import Chain as Chain
     from lamina.core.layout import Constants as Constants
     from lamina.core.layout import Dealt as Dealt
@@ -328,6 +334,8 @@ if TYPE_CHECKING:
     from lamina.core.top_k import BiasedTopKConfig as BiasedTopKConfig
     from lamina.core.top_k import GroupedTopKConfig as GroupedTopKConfig
     from lamina.core.top_k import RouterLossConfig as RouterLossConfig
+    from lamina.core.top_k import ScoredTopK as ScoredTopK
+    from lamina.core.top_k import ScoredTopKConfig as ScoredTopKConfig
     from lamina.core.top_k import TopKConfig as TopKConfig
     from lamina.core.top_k import best_experts as best_experts
     from lamina.core.top_k import check_experts_per_token as check_experts_per_token

@@ -20,8 +20,8 @@ How to add one, for a model like Llama (most are):
    a template has no part at a path the key sets nothing there. Take keys from the base by name with
    `without(LLAMA_KEYS, "num_key_value_heads")`, give them other defaults with
    `defaults(LLAMA_KEYS, rms_norm_eps=1e-5)`, and where roles have other attentions, say which roles a key is about:
-   `in_roles(MAMBA2_KEYS, "mamba")`. What cannot be said so is an `Item` of your own with `read` and `write`,
-   or code in `read` and `write` of the family after `super()`.
+   `in_roles(MAMBA2_KEYS, "mamba")`. Keys inside of another are a `Within`. What cannot be said so is an `Item` of your
+   own with `read` and `write`, or code in `read` and `write` of the family after `super()`.
 4. A key that changes nothing lamina computes goes into `ignored_keys`, one that acts in training alone into
    `training_keys`. Any other key of a config that no one took is refused by name. A value that a key may not have is
    refused by `values`, or by `Fixed("pretraining_tp", 1)` where only one is honoured.
@@ -261,6 +261,36 @@ class Fixed(Item):
 
     def write(self, data: Data, config: dict[str, Any]) -> None:
         config[self.name] = self.value
+
+
+@dataclass(frozen=True)
+class Within(Item):
+    """Keys inside of a mapping that is itself one."""
+
+    name: str
+    items: tuple[Item, ...]
+    ignored: tuple[str, ...] = ()
+    required: bool = False
+
+    def read(self, config: ConfigKeys, data: Data) -> None:
+        found = config.get(self.name) or {}
+        if self.required and not found:
+            config.wrong(self.name, "missing")
+        if not isinstance(found, dict):
+            config.wrong(self.name, f"{found!r} is no mapping")
+            return
+        keys = ConfigKeys(found)
+        for item in self.items:
+            item.read(keys, data)
+        for problem in keys.problems:
+            config.wrong(self.name, problem)
+        for key in keys.left({*IGNORED_KEYS, *self.ignored}):
+            config.wrong(f"{self.name}.{key}", f"no component honours {found[key]!r}")
+
+    def write(self, data: Data, config: dict[str, Any]) -> None:
+        made = config.setdefault(self.name, {})
+        for item in self.items:
+            item.write(data, made)
 
 
 def exact(value: float) -> float:

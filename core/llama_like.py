@@ -51,7 +51,11 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, dict) and value.get("name", old["name"]) == old["name"]:
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, dict)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
             merged[key] = overlay(old, value)
         else:
             merged[key] = copy.deepcopy(value)
@@ -89,14 +93,16 @@ class LlamaLike(TemplateFamily):
         "up": "mlp.up_proj",
         "down": "mlp.down_proj",
     }
-    # Of a mixture of experts: `{}` is the expert's number; gate and up, down; and stacked, where checkpoints have that.
+    # Of a mixture of experts: `{}` is the expert's number; gate, up and down, none where checkpoints have stacked ones
+    # alone; and stacked, where checkpoints have that.
     router_names: ClassVar[Mapping[str, str]] = {"linear": "mlp.gate"}
-    expert_names: ClassVar[tuple[str, str, str]] = (
+    expert_names: ClassVar[tuple[str, ...]] = (
         "mlp.experts.{}.gate_proj",
         "mlp.experts.{}.up_proj",
         "mlp.experts.{}.down_proj",
     )
     stacked_names: ClassVar[tuple[str, str]] = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    stacked_layout: ClassVar[Layout] = Stacked()
     shared_name: ClassVar[str] = "mlp.shared_expert"
     shared_gate_name: ClassVar[str] = "mlp.shared_expert_gate"
 
@@ -142,9 +148,10 @@ class LlamaLike(TemplateFamily):
             return
         for ours, theirs in self.router_names.items():
             yield move(f"{to}.router.{ours}", f"{at}.{theirs}")
-        yield Either((tuple(self.single_experts(at, to, config)), tuple(self.stacked_experts(at, to, config))))
+        single = (tuple(self.single_experts(at, to, config)),) if self.expert_names else ()
+        yield Either((*single, tuple(self.stacked_experts(at, to, config))))
         if config.shared is not None:
-            names = {k: _swap(v, "mlp", f"{at}.{self.shared_name}") for k, v in self.ffn_names.items()}
+            names = {k: _swap(v, f"{at}.{self.shared_name}") for k, v in self.ffn_names.items()}
             yield from self.dense_moves(names, f"{to}.shared", config.shared.config.hidden_dim)
             yield move(f"{to}.shared_gate", f"{at}.{self.shared_gate_name}")
 
@@ -163,7 +170,7 @@ class LlamaLike(TemplateFamily):
     def stacked_experts(self, at: str, to: str, config: Any) -> Iterable[Move]:
         for ours, theirs in zip(("gate_up", "down"), self.stacked_names, strict=True):
             names = [f"{to}.experts.{expert}.{ours}" for expert in range(config.n_experts)]
-            yield move(names, f"{at}.{theirs}", Stacked(), weight="", bias="_bias")
+            yield move(names, f"{at}.{theirs}", self.stacked_layout, weight="", bias="_bias")
 
 
 class WindowedLayers(LlamaLike):
@@ -230,6 +237,7 @@ def _at(at: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{at}.{name}" for name in ([names] if isinstance(names, str) else names))
 
 
-def _swap(names: str | tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+def _swap(names: str | tuple[str, ...], first: str) -> tuple[str, ...]:
     """Each name with its first part replaced."""
-    return tuple(f"{new}{name.removeprefix(old)}" for name in ([names] if isinstance(names, str) else names))
+    listed = [names] if isinstance(names, str) else names
+    return tuple(".".join((first, *name.split(".")[1:])) for name in listed)

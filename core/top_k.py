@@ -54,6 +54,11 @@ class GroupedTopKConfig(TopKConfig):
     """The same, where a token may be held to the experts of a few groups. DeepSeek-V2, arXiv:2405.04434, does so to
     reach few devices."""
 
+    norm_order: float = Field(
+        1.0,
+        gt=0,
+        description="Which norm of the chosen weights renormalising makes one: 1 their sum, 2 their length (DBRX).",
+    )
     scale: float = Field(1.0, gt=0, description="Factor on the weights; DeepSeek-V3 uses 2.5.")
     n_groups: int = Field(1, gt=0, description="Experts stand in this many groups of equal size.")
     groups_per_token: int | None = Field(None, gt=0, description="From how many groups a token's experts may come.")
@@ -67,10 +72,12 @@ class GroupedTopKConfig(TopKConfig):
     @property
     def weight_sum(self) -> float | None:
         """What the weights of a token add up to; None where they are left as they are."""
-        return self.scale if self.renormalise else None
+        return self.scale if self.renormalise and self.norm_order == 1.0 else None
 
     def derive(self, n_experts: int) -> dict[str, Any]:
         found = super().derive(n_experts)
+        if self.norm_order != 1.0 and not self.renormalise:
+            raise ConfigProblem("norm_order", "norm_order says nothing without renormalise", "remove one of them")
         if self.n_groups == 1:
             for name in ("groups_per_token", "group_score"):
                 if getattr(self, name) is not None:
@@ -120,10 +127,11 @@ def best_experts(scores: Tensor, config: GroupedTopKConfig) -> Tensor:
 
 
 def weights_of(affinities: Tensor, indices: Tensor, config: GroupedTopKConfig, eps: float = 1e-20) -> Tensor:
-    """(N, E), (N, k) -> (N, k): the chosen affinities, scaled to sum to one if so asked, times the scale."""
+    """(N, E), (N, k) -> (N, k): the chosen affinities, none negative, scaled to a norm of one if so asked, times the
+    scale."""
     weights = affinities.gather(-1, indices)
     if config.renormalise:
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=eps)
+        weights = weights / torch.linalg.vector_norm(weights, config.norm_order, -1, keepdim=True).clamp(min=eps)
     return weights if config.scale == 1.0 else weights * config.scale
 
 
@@ -142,12 +150,14 @@ class RouterLossConfig(ComponentConfig):
 BALANCED_LOSS = 1.0  # the balance loss, before its weight, of a perfectly even load
 
 
-def router_losses(routing: Routing, config: RouterLossConfig) -> dict[str, Tensor]:
-    """Those of the losses that have a weight."""
+def router_losses(routing: Routing, config: RouterLossConfig, shares: Tensor | None = None) -> dict[str, Tensor]:
+    """Those of the losses that have a weight. `shares` (N, E) are what P_e is the mean of; softmax(logits) when left
+    out."""
     losses, logits = {}, routing.logits
     if config.balance_loss:
         fractions = routing.load() / routing.indices.numel()  # (E,)
-        even = logits.shape[-1] * (fractions * logits.softmax(-1).mean(0)).sum()
+        shares = logits.softmax(-1) if shares is None else shares
+        even = logits.shape[-1] * (fractions * shares.mean(0)).sum()
         losses["router_balance"] = config.balance_loss * even
     if config.z_loss:
         losses["router_z"] = config.z_loss * logits.logsumexp(-1).square().mean()
@@ -157,6 +167,45 @@ def router_losses(routing: Routing, config: RouterLossConfig) -> dict[str, Tenso
 def jitter(x: Tensor, amount: float) -> Tensor:
     """x times noise drawn evenly from 1 - amount to 1 + amount."""
     return x * torch.empty_like(x).uniform_(1.0 - amount, 1.0 + amount)
+
+
+class ScoredTopKConfig(GroupedTopKConfig, RouterLossConfig):
+    """The options of a router whose load is evened by a loss."""
+
+    jitter: float = Field(0.0, ge=0, lt=1, description="Noise on the router's input in training, up to this share.")
+
+
+class ScoredTopK(Router, ABC):
+    """The k largest of score(W·x) are chosen and weighed by it. A subclass says which of SCORES."""
+
+    Config = ScoredTopKConfig
+    balanced_loss: ClassVar[float] = BALANCED_LOSS  # before its weight, of a perfectly even load
+    score: ClassVar[str]
+
+    def __init__(self, config: ScoredTopKConfig, dim: int, n_experts: int) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = RouterLinear(dim, n_experts)
+
+    @property
+    def experts_per_token(self) -> int:
+        return self.config.experts_per_token
+
+    @property
+    def weight_sum(self) -> float | None:
+        return self.config.weight_sum
+
+    def forward(self, x: Tensor, context: Context) -> Routing:
+        if self.training and self.config.jitter:
+            x = jitter(x, self.config.jitter)
+        logits = self.linear(x)
+        affinities = SCORES[self.score](logits)  # (N, E)
+        indices = best_experts(affinities, self.config)  # (N, k)
+        routing = Routing(logits, affinities, weights_of(affinities, indices, self.config), indices)
+        if self.training:
+            shares = affinities / affinities.sum(-1, keepdim=True)
+            routing.losses = router_losses(routing, self.config, shares)
+        return routing
 
 
 class BiasedTopKConfig(GroupedTopKConfig):

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lamina.core import (
-    IGNORED_KEYS,
     ConfigKeys,
     Fixed,
-    Item,
     Key,
     LlamaLike,
     Register,
     ResolvedSpec,
+    Within,
     hookimpl,
     llama_template,
 )
 
 RATIO, LOGITS, ROOT = "expansion_ratio", "logit_scale", "inv_sqrt_d_model"
-
-
-@dataclass(frozen=True)
-class Within(Item):
-    """Keys inside of a mapping that is itself one."""
-
-    name: str
-    items: tuple[Item, ...]
-    ignored: tuple[str, ...] = ()
-
-    def read(self, config: ConfigKeys, data: dict[str, Any]) -> None:
-        found = config.get(self.name) or {}
-        if not isinstance(found, dict):
-            config.wrong(self.name, f"{found!r} is no mapping")
-            return
-        keys = ConfigKeys(found)
-        for item in self.items:
-            item.read(keys, data)
-        for problem in keys.problems:
-            config.wrong(self.name, problem)
-        for key in keys.left({*IGNORED_KEYS, *self.ignored}):
-            config.wrong(f"{self.name}.{key}", f"no component honours {found[key]!r}")
-
-    def write(self, data: dict[str, Any], config: dict[str, Any]) -> None:
-        made = config.setdefault(self.name, {})
-        for item in self.items:
-            item.write(data, made)
 
 
 class MPT(LlamaLike):

@@ -2,7 +2,7 @@
 
 Grattafiori et al. 2024, arXiv:2407.21783. With n = original_context_length / wavelength, the turns of a pair in a text
 of the training: n above high_freq_factor stays, n below low_freq_factor is divided by the factor, and between them the
-share that stays grows in proportion to n.
+share that stays grows in proportion to n. Where the two are one (Llama 4), nothing is blended.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Llama3Config(ComponentConfig):
     high_freq_factor: float = Field(4.0, gt=0, description="Turns in a text from which on a pair stays as it is.")
 
     def derive(self) -> dict[str, Any]:
-        if self.high_freq_factor <= self.low_freq_factor:
+        if self.high_freq_factor < self.low_freq_factor:
             raise ConfigProblem(
                 "high_freq_factor",
-                f"high_freq_factor ({self.high_freq_factor:g}) must be greater than "
+                f"high_freq_factor ({self.high_freq_factor:g}) must be at least "
                 f"low_freq_factor ({self.low_freq_factor:g})",
             )
         return {}
@@ -43,7 +43,7 @@ class Llama3(FixedScaling):
         frequencies = []
         for frequency in rope_frequencies(theta, width):
             n_turns = config.original_context_length * frequency / (2 * math.pi)
-            kept = min(max((n_turns - low) / (high - low), 0.0), 1.0)
+            kept = min(max((n_turns - low) / (high - low), 0.0), 1.0) if high > low else float(n_turns >= low)
             frequencies.append(frequency * kept + frequency / config.factor * (1 - kept))
         super().__init__(frequencies)
 

@@ -9,70 +9,22 @@ arXiv:2405.04434). Two optional losses keep it healthy in training:
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from pydantic import Field
-from torch import Tensor
-
-from lamina.core import (
-    BALANCED_LOSS,
-    CannotLower,
-    Context,
-    GroupedTopKConfig,
-    Program,
-    Register,
-    Router,
-    RouterLinear,
-    RouterLossConfig,
-    Routing,
-    Rows,
-    best_experts,
-    hookimpl,
-    jitter,
-    router_losses,
-    weights_of,
-)
+from lamina.core import CannotLower, Program, Register, Rows, ScoredTopK, ScoredTopKConfig, hookimpl
 
 
-class SoftmaxTopKConfig(GroupedTopKConfig, RouterLossConfig):
-    jitter: float = Field(0.0, ge=0, lt=1, description="Noise on the router's input in training, up to this share.")
-
-
-class SoftmaxTopK(Router):
+class SoftmaxTopK(ScoredTopK):
     """Experts compete for each token; the winners share it by probability."""
 
-    Config = SoftmaxTopKConfig
+    Config = ScoredTopKConfig
     paper = "Shazeer et al. 2017, arXiv:1701.06538"
-    balanced_loss: ClassVar[float] = BALANCED_LOSS  # before its weight, of a perfectly even load
-
-    def __init__(self, config: SoftmaxTopKConfig, dim: int, n_experts: int) -> None:
-        super().__init__()
-        self.config = config
-        self.linear = RouterLinear(dim, n_experts)
-
-    @property
-    def experts_per_token(self) -> int:
-        return self.config.experts_per_token
-
-    @property
-    def weight_sum(self) -> float | None:
-        return self.config.weight_sum
-
-    def forward(self, x: Tensor, context: Context) -> Routing:
-        if self.training and self.config.jitter:
-            x = jitter(x, self.config.jitter)
-        logits = self.linear(x)
-        probabilities = logits.softmax(-1)  # (N, E)
-        indices = best_experts(probabilities, self.config)  # (N, k)
-        routing = Routing(logits, probabilities, weights_of(probabilities, indices, self.config), indices)
-        if self.training:
-            routing.losses = router_losses(routing, self.config)
-        return routing
+    score = "softmax"
 
     def lower(self, program: Program, x: Rows) -> None:
         config = self.config
         if config.n_groups > 1:
             raise CannotLower("groups of experts")
+        if config.norm_order != 1.0:
+            raise CannotLower("weights of another norm than their sum")
         logits, k = program.linear(x, self.linear), config.experts_per_token
         program.route(logits, "softmax_top_k", k, renormalise=config.renormalise, scale=config.scale)
 

@@ -63,6 +63,20 @@ def test_weights_are_renormalised_and_then_scaled() -> None:
     assert nothing.tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.parametrize("order", [1.0, 2.0, 3.5])
+def test_renormalised_weights_have_a_norm_of_one(order: float) -> None:
+    affinities, indices = torch.rand(5, 6), torch.tensor([[1, 3, 0]] * 5)
+    weights = weights_of(affinities, indices, GroupedTopKConfig(norm_order=order))
+    chosen = affinities[:, [1, 3, 0]]
+    assert_close(weights, chosen / (chosen**order).sum(-1, keepdim=True) ** (1 / order))
+
+
+def test_an_order_without_a_norm_is_refused() -> None:
+    with pytest.raises(ConfigProblem, match="norm_order says nothing without renormalise") as caught:
+        GroupedTopKConfig(norm_order=2.0, renormalise=False).derive(n_experts=4)
+    assert caught.value.field == "norm_order"
+
+
 def test_what_ranks_a_group_is_filled_in_and_stays() -> None:
     groups = {"n_groups": 2, "groups_per_token": 1}
     assert GroupedTopKConfig(**groups).derive(n_experts=4) == {"group_score": "max"}

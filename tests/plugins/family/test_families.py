@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import load_file
 
 from lamina.core.exporting import differences, export_model
-from lamina.core.family import IGNORED_KEYS, ConfigKeys, Key
+from lamina.core.family import IGNORED_KEYS, ConfigKeys, Key, Within
 from lamina.core.importing import import_model
 from lamina.core.model import Model, load
 from lamina.core.registry import load_plugins
@@ -157,8 +157,11 @@ def test_a_key_left_out_means_what_the_config_class_takes_it_to_mean(family: str
             assert item.fraction == theirs["rope_parameters"].get("partial_rotary_factor", 1.0)
 
 
-# Whose config class has by default a width that its heads do not divide.
-UNEVEN = {"glm4_moe": {"num_attention_heads": 64}}
+# Whose config class has by default a width that its heads do not divide, or weighs a single expert.
+UNEVEN: dict[str, dict[str, Any]] = {
+    "dbrx": {"attn_config": {"rope_theta": 10_000.0}, "ffn_config": {"moe_top_k": 2}},
+    "glm4_moe": {"num_attention_heads": 64},
+}
 
 
 def spec_of(family: str, config: dict[str, Any]) -> ResolvedSpec:
@@ -173,7 +176,7 @@ def spec_of(family: str, config: dict[str, Any]) -> ResolvedSpec:
 def test_a_config_that_says_its_sizes_alone_means_what_the_config_class_makes_of_it(family: str) -> None:
     component: Any = REGISTRY.get("family", family).component
     theirs = getattr(transformers, FAMILIES[family])(**UNEVEN.get(family, {})).to_dict()
-    sizes = {item.name for item in getattr(component, "keys", ()) if isinstance(item, Key) and item.required}
+    sizes = {item.name for item in getattr(component, "keys", ()) if isinstance(item, (Key, Within)) and item.required}
     little = {key: value for key, value in theirs.items() if key in sizes}
     assert differences(spec_of(family, theirs), spec_of(family, little)) == []
 

@@ -13,13 +13,24 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.core import FFN, Activation, BiasedTopKConfig, ConfigProblem, Context, Part, Router, Routing, Span
+from lamina.core import (
+    FFN,
+    Activation,
+    BiasedTopKConfig,
+    ConfigProblem,
+    Context,
+    Part,
+    Router,
+    Routing,
+    ScoredTopKConfig,
+    Span,
+)
 from lamina.plugins.ffn.gated import Gated, GatedConfig
 from lamina.plugins.ffn.moe import MoE, MoEConfig
 from lamina.plugins.router.expert_choice import ExpertChoice, ExpertChoiceConfig
 from lamina.plugins.router.sigmoid_bias import SigmoidBias
 from lamina.plugins.router.softmax_bias import SoftmaxBias
-from lamina.plugins.router.softmax_top_k import SoftmaxTopK, SoftmaxTopKConfig
+from lamina.plugins.router.softmax_top_k import SoftmaxTopK
 
 D, F, E, K = 8, 12, 5, 2
 
@@ -45,7 +56,7 @@ def make_moe(
         return Gated(GatedConfig(hidden_dim=hidden_dim), D, activation or Tanh())
 
     config = MoEConfig(n_experts=n_experts, **options)
-    router = router or SoftmaxTopK(SoftmaxTopKConfig(experts_per_token=K), D, config.n_choices)
+    router = router or SoftmaxTopK(ScoredTopKConfig(experts_per_token=K), D, config.n_choices)
     moe = MoE(config, D, [ffn(F) for _ in range(n_experts)], router, ffn(2 * F) if shared else None)
     for parameter in moe.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -149,7 +160,7 @@ def test_router_losses_reach_the_context_in_training_only_and_add_up_over_layers
 
 
 @pytest.mark.parametrize("make_router", [
-    lambda: SoftmaxTopK(SoftmaxTopKConfig(balance_loss=0.01, z_loss=0.01), D, E),
+    lambda: SoftmaxTopK(ScoredTopKConfig(balance_loss=0.01, z_loss=0.01), D, E),
     lambda: SigmoidBias(BiasedTopKConfig(), D, E),
 ], ids=["softmax_top_k", "sigmoid_bias"])  # fmt: skip
 def test_on_the_meta_device_shapes_and_flops_are_those_of_a_real_run(make_router: Callable[[], Router]) -> None:
@@ -200,7 +211,7 @@ def test_active_parameters_are_the_router_the_shared_and_k_experts() -> None:
 
 def test_moe_builds_alike_experts_and_tells_the_router_how_many() -> None:
     expert = Part("ffn", "gated", Gated, GatedConfig(hidden_dim=F))
-    router = Part("router", "softmax_top_k", SoftmaxTopK, SoftmaxTopKConfig())
+    router = Part("router", "softmax_top_k", SoftmaxTopK, ScoredTopKConfig())
     parts = MoE.parts(MoEConfig(n_experts=3, expert=expert, router=router))
     assert parts == {"experts": [expert.at()] * 3, "router": router.at(n_experts=3), "shared": None}
     assert MoE.parts(MoEConfig(n_experts=3, expert=expert, router=router, shared=expert))["shared"] == expert.at()
@@ -258,7 +269,7 @@ def test_moe_with_a_gated_shared_expert_matches_qwen2_moe_of_transformers(n: int
     block = reference(
         "qwen2_moe", "Qwen2MoeSparseMoeBlock", "Qwen2MoeConfig", shared_expert_intermediate_size=2 * F, **sizes
     )
-    router = SoftmaxTopK(SoftmaxTopKConfig(experts_per_token=K, renormalise=False), D, E)
+    router = SoftmaxTopK(ScoredTopKConfig(experts_per_token=K, renormalise=False), D, E)
     moe = make_moe(router=router, shared=True, shared_gate=True, activation=SiLU()).eval()
     moe.router.linear.weight.data.copy_(block.gate.weight)
     moe.shared_gate.weight.data.copy_(block.shared_expert_gate.weight)

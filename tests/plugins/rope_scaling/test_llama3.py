@@ -12,6 +12,7 @@ from lamina.core import SpecError, rope_frequencies
 OPTIONS = [
     {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
     {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 20.0},
+    {"factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0},
 ]
 
 
@@ -27,6 +28,6 @@ def test_llama3_equals_transformers(
     assert 0 < changed < 32
 
 
-def test_an_empty_range_to_blend_over_is_refused(scaling: Any) -> None:
-    with pytest.raises(SpecError, match=r"high_freq_factor \(1\) must be greater than low_freq_factor \(1\)"):
-        scaling("llama3", original_context_length=64, high_freq_factor=1.0)
+def test_a_range_to_blend_over_that_ends_before_it_begins_is_refused(scaling: Any) -> None:
+    with pytest.raises(SpecError, match=r"high_freq_factor \(0.5\) must be at least low_freq_factor \(1\)"):
+        scaling("llama3", original_context_length=64, high_freq_factor=0.5)

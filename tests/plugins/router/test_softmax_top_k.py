@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from lamina.core import ConfigProblem, Context, Span
-from lamina.plugins.router.softmax_top_k import SoftmaxTopK, SoftmaxTopKConfig
+from lamina.core import ConfigProblem, Context, ScoredTopKConfig, Span
+from lamina.plugins.router.softmax_top_k import SoftmaxTopK
 
 CONTEXT = Context(torch.zeros(1, 1, dtype=torch.int64), Span.run(0, 1, torch.device("cpu")))
 
 
 def make_router(dim: int, n_experts: int, **options: object) -> SoftmaxTopK:
-    router = SoftmaxTopK(SoftmaxTopKConfig(**options), dim, n_experts)
+    router = SoftmaxTopK(ScoredTopKConfig(**options), dim, n_experts)
     nn.init.normal_(router.linear.weight)
     return router
 
@@ -125,15 +125,15 @@ def test_load_counts_choices() -> None:
 
 def test_more_experts_a_token_than_there_are_is_refused() -> None:
     with pytest.raises(ConfigProblem, match=r"experts_per_token \(3\) must be at most n_experts \(2\)") as caught:
-        SoftmaxTopKConfig(experts_per_token=3).derive(n_experts=2)
+        ScoredTopKConfig(experts_per_token=3).derive(n_experts=2)
     assert caught.value.field == "experts_per_token"
 
 
 def test_renormalising_a_single_choice_is_refused_because_the_router_would_not_learn() -> None:
     with pytest.raises(ConfigProblem, match="always 1") as caught:
-        SoftmaxTopKConfig(experts_per_token=1).derive(n_experts=4)
+        ScoredTopKConfig(experts_per_token=1).derive(n_experts=4)
     assert caught.value.field == "renormalise"
-    assert SoftmaxTopKConfig(experts_per_token=1, renormalise=False).derive(n_experts=4) == {}
+    assert ScoredTopKConfig(experts_per_token=1, renormalise=False).derive(n_experts=4) == {}
 
 
 def test_routing_is_that_of_deepseek_v2_in_transformers(

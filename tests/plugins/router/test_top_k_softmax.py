@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lamina.core import ConfigProblem, Context, Router
-from lamina.plugins.router.softmax_top_k import SoftmaxTopK, SoftmaxTopKConfig
+from lamina.core import ConfigProblem, Context, Router, ScoredTopKConfig
+from lamina.plugins.router.softmax_top_k import SoftmaxTopK
 from lamina.plugins.router.top_k_softmax import TopKSoftmax, TopKSoftmaxConfig
 
 D, E = 4, 6
@@ -32,7 +32,7 @@ def test_routing_is_that_of_gpt_oss_in_transformers(
 
 def test_without_a_bias_it_is_the_renormalised_softmax(draw: Callable[[Router], Router], context: Context) -> None:
     router, x = draw(TopKSoftmax(TopKSoftmaxConfig(), D, E)), torch.randn(9, D)
-    other = SoftmaxTopK(SoftmaxTopKConfig(), D, E)
+    other = SoftmaxTopK(ScoredTopKConfig(), D, E)
     other.load_state_dict(router.state_dict())
     assert_close(router(x, context).weights, other(x, context).weights)
     assert router(x, context).indices.tolist() == other(x, context).indices.tolist()
