@@ -717,6 +717,7 @@ def print_figures(report: Any, as_json: bool) -> None:
     "--dtype", default="float32", show_default=True, help="Of the products; in training bfloat16 is autocast."
 )
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--backend", default="eager", show_default=True, help="How the decoder is executed.")
 @click.option("--seconds", default=10.0, show_default=True, metavar="S", help="How long to measure, about.")
 @click.option("--training/--no-training", default=True, show_default=True, help="Profile training steps too.")
 @set_option

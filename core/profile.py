@@ -22,6 +22,7 @@ from torch import Tensor
 from lamina.core.bench import Training
 from lamina.core.build import as_dtype, build
 from lamina.core.cache import Cache
+from lamina.core.component import Part
 from lamina.core.decoder import Decoder
 from lamina.core.errors import LaminaError
 from lamina.core.ffn import FFN
@@ -30,6 +31,7 @@ from lamina.core.machine import clock, matmul_peak, peak_memory, read_peak
 from lamina.core.meters import Flops
 from lamina.core.model import Model
 from lamina.core.module import Embedding
+from lamina.core.quantised import QuantisedLinear
 from lamina.core.resolved import ResolvedSpec
 from lamina.core.subject import at_least, check_training, open_subject
 from lamina.core.watch import Watch
@@ -47,6 +49,7 @@ def profile(
     context: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    backend: str | dict[str, Any] | Part = "eager",
     seconds: float = 10.0,
     training: bool = True,
 ) -> Profile:
@@ -63,7 +66,9 @@ def profile(
     if training:
         check_training(precision)
     started = time.perf_counter()
-    subject = open_subject(model, overrides=overrides, dtype=dtype, device=device)
+    subject = open_subject(model, overrides=overrides, dtype=dtype, device=device, backend=backend)
+    if training and any(isinstance(module, QuantisedLinear) for module in subject.decoder.modules()):
+        raise LaminaError("rounded weights cannot be trained", hint="profile with --no-training, or another backend")
     decoder = subject.decoder
     if context is None:
         context = min(CONTEXT, decoder.context_length)
@@ -251,8 +256,10 @@ def read_bytes(decoder: Decoder, batch: int) -> int:
     """Bytes of weights read to decode one token in every row: all of them once, of embeddings the rows looked up, of
     a mixture's experts those of one token (more in a batch whose tokens choose differently)."""
     total = sum(parameter.nbytes for parameter in decoder.parameters())
+    total += sum(module.quantised.nbytes for module in decoder.modules() if isinstance(module, QuantisedLinear))
+    by_row = isinstance(decoder.head.product, QuantisedLinear)  # the head has weights of its own
     for module in decoder.modules():
-        if isinstance(module, Embedding) and module.weight is not decoder.head.weight:
+        if isinstance(module, Embedding) and (by_row or module.weight is not decoder.head.weight):
             total -= max(0, module.weight.shape[0] - batch) * module.weight[0].nbytes
     for block in decoder.blocks:
         if isinstance(block.ffn, FFN):

@@ -11,6 +11,7 @@ A row is one token's channels, float32 whatever the decoder's dtype; `Rows` name
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,8 @@ class Program:
         self.masks: list[Mask] = []
         self.widths, self.times = [dim], [1]
         self.kept: list[Any] = []  # what operations point at
+        self.part: Any = None  # whose operations are being added
+        self.parts: list[Any] = []  # by operation
         self.products: dict[int, nn.Module] = {}  # by operation: the layer that multiplies
         self._once: dict[Any, Any] = {}
         self._lent: set[int] = set()
@@ -251,6 +254,7 @@ class Program:
             self._rounded.discard(out.buffer)
         places = {"source": source.buffer, "source_at": source.at, "out": out.buffer, "out_at": out.at}
         self.ops.append(Op(code=code, **places, **told))
+        self.parts.append(self.part)
 
     def _weight(self, layer: nn.Module) -> Weight:
         made = weight_of(layer)
@@ -281,7 +285,19 @@ def lowering(part: Any, *mirrored: str) -> Any:
     """`part.lower`, if it is written for the very methods that run: a subclass with another `forward` has none."""
     for cls in type(part).__mro__:
         if "lower" in vars(cls):
-            return part.lower
+            return functools.partial(_lower, part)
         if any(name in vars(cls) for name in mirrored or ("forward",)):
             break
     raise CannotLower(f"{part.kind} '{vars(part)['part'].name}'" if "part" in vars(part) else type(part).__name__)
+
+
+def _lower(part: Any, *told: Any, **more: Any) -> Any:
+    """`part.lower`; what it adds to a program is told to be its own."""
+    if not told or not isinstance(told[0], Program):
+        return part.lower(*told, **more)
+    program = told[0]
+    before, program.part = program.part, part
+    try:
+        return part.lower(*told, **more)
+    finally:
+        program.part = before

@@ -7,7 +7,9 @@ that of the plain layers within the precision's own error; what a stepper does n
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,6 +102,22 @@ class Stepper:
                 stream = decoder.layers[run](stream.to(decoder.dtype), context, cache.layers[run], ffn_state)
         return through(decoder.norm, stream.to(decoder.dtype))
 
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """Programs keep the time of their operations within, for `take_seconds`."""
+        for program in self.programs:
+            program.time(True)
+        try:
+            yield
+        finally:
+            for program in self.programs:
+                program.time(False)
+
+    def take_seconds(self) -> Iterator[tuple[Any, float]]:
+        """Parts and the seconds their operations took since they were last asked for; a part may come several times."""
+        for program in self.programs:
+            yield from program.take_seconds()
+
 
 class _Compiled:
     """A program as the kernels hold it, with its buffers."""
@@ -120,6 +138,8 @@ class _Compiled:
         self._buffers: list[Tensor] = []
         self._room = 0  # rows of the buffers
         self._scratch: dict[torch.dtype, Tensor] = {}  # for weights widened
+        self._parts, self._seconds = program.parts, (ctypes.c_double * len(ops))()
+        self._timed = False
         # Layers whose tokens see the same keys are told of them once.
         self._alike: dict[Any, list[int]] = {}
         for index, mask in enumerate(self.masks):
@@ -127,6 +147,14 @@ class _Compiled:
 
     def __del__(self) -> None:
         self._kernels.free(self._handle)
+
+    def time(self, on: bool) -> None:
+        self._timed = on
+        self._kernels.time(self._handle, self._seconds if on else None)
+
+    def take_seconds(self) -> Iterator[tuple[Any, float]]:
+        yield from zip(self._parts, self._seconds, strict=True)
+        ctypes.memset(self._seconds, 0, ctypes.sizeof(self._seconds))
 
     def takes(self, cache: Cache, tokens: int) -> bool:
         """Whether each layer keeps what the kernels read, and the new tokens fit without moving others."""
@@ -201,7 +229,10 @@ class _Compiled:
             if op.code == LINEAR:
                 if done < index:
                     self._do(done, index)
+                start = time.perf_counter()
                 self._multiply(op, self._products[index], stream)
+                if self._timed:
+                    self._seconds[index] += time.perf_counter() - start
                 done = index + 1
         if done < len(self._ops):
             self._do(done, len(self._ops))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -60,8 +60,10 @@ class Watch:
         watched = [(module, method) for module in self.names for method in _methods(module)]
         for module, method in watched:
             object.__setattr__(module, method, self._timed(self.names[module], getattr(module, method)))
+        stepper = self.decoder.stepper
         try:
-            yield
+            with nullcontext() if stepper is None else stepper.timing():
+                yield
         finally:
             for module, method in watched:
                 object.__delattr__(module, method)
@@ -74,6 +76,9 @@ class Watch:
             self._turns = [(0, OTHER)]
         result = run()
         self._turn(OTHER)
+        for part, seconds in () if self.decoder.stepper is None else self.decoder.stepper.take_seconds():
+            self._seconds[self.names.get(part, OTHER)] += seconds  # of a program, which nobody's `forward` has run
+            self._seconds[OTHER] -= seconds
         return result, dict(self._seconds)
 
     def part(self, name: str, run: Callable[[], Any]) -> Any:

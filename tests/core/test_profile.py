@@ -10,8 +10,10 @@ from lamina.core import OutLinear
 from lamina.core.bench import Training
 from lamina.core.build import build
 from lamina.core.decoder import Decoder
+from lamina.core.errors import LaminaError
 from lamina.core.figures import OTHER
 from lamina.core.model import Model, save
+from lamina.core.native import library
 from lamina.core.profile import Profile, count_flops, profile, read_bytes, visible_bytes
 from lamina.core.resolve import resolve_data
 from lamina.core.subject import open_subject
@@ -136,6 +138,28 @@ def test_a_wrong_request_is_one_clear_error(spec_file: Path, options: list[str],
     result = CliRunner().invoke(main, ["profile", str(spec_file), *options])
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.mark.skipif(library() is None, reason="no kernels here")
+def test_what_programs_do_is_told_by_part(spec_file: Path) -> None:
+    found = profile(spec_file, batch=2, context=12, seconds=0, backend="native", training=False)
+    for phase in ("prefill", "decode"):
+        shares = found.phases[phase].shares
+        assert sum(shares.values()) == pytest.approx(1)
+        for part in ("attention gqa", "ffn moe", "ffn moe / gated", "router softmax_top_k", "norms", "head"):
+            assert shares[part] > 0, part
+
+
+def test_rounded_weights_are_read_as_they_lie_and_not_trained(tmp_path: Path) -> None:
+    file = tmp_path / "wide.yaml"
+    file.write_text(json.dumps(spec_of({"name": "mlp", "hidden_dim": 64, "bias": False}, dim=64, head={"tied": True})))
+    eager, int8 = (profile(file, context=8, seconds=0, backend=b, training=False) for b in ("eager", "int8"))
+    assert eager.weight_bytes is not None
+    assert int8.weight_bytes is not None
+    matrices = LAYERS * (2 * 64 * 64 + 2 * 64 * K * 16 + 2 * 64 * 64) + V * 64
+    assert eager.weight_bytes - int8.weight_bytes == matrices * 4 - matrices * 17 // 16 - 64 * 4  # and a row looked up
+    with pytest.raises(LaminaError, match="cannot be trained"):
+        profile(file, context=8, seconds=0, backend="int8")
 
 
 def test_flops_are_those_of_the_products() -> None:
