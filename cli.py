@@ -481,7 +481,7 @@ def run_training(
     from lamina.core.train import RunOptions, create_run
 
     corpus = component_choice(data, "--data") if data.lstrip().startswith("{") else data
-    options = RunOptions(device=device, backend=backend)
+    options = RunOptions(device=device, backend=component_choice(backend, "--backend"))
     run = create_run(resolved, corpus, out, options=options, start=start, note=note)
     finish_training(run, as_json)
 

@@ -29,7 +29,7 @@ class TrainConfig(ComponentConfig):
         min_length=1,
         description="Patterns of parameters' names that are trained, such as '*.lora_*'; the rest stays. null: all.",
     )
-    seed: int = Field(0, ge=0, description="Seeds weights, data order and dropout.")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="Seeds weights, data order and dropout.")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the text kept for validation.")
     eval_every: int = Field(200, ge=0, description="Steps between evaluations; 0 for one at the end only.")
     eval_batches: int | None = Field(

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -76,8 +77,8 @@ class RunOptions:
     """How a run is executed. It computes the same; another device or thread count may change last bits."""
 
     device: str = "cpu"
-    backend: str = "eager"
-    threads: int = 0  # 0: as many as torch takes by itself
+    backend: str | dict[str, Any] = "eager"
+    threads: Annotated[int, Field(ge=0, le=1 << 16)] = 0  # 0: as many as torch takes by itself
 
 
 @dataclass(eq=False)
@@ -215,7 +216,7 @@ def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
     spec = resolve(read_spec(folder / "spec.yaml"), registry)
     try:
         record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
-        options = RunOptions(**record["options"])
+        options = TypeAdapter(RunOptions).validate_python(vars(RunOptions(**record["options"])))
         train = from_data(record["train"], Location(str(folder / "train.json")))
         known = record["format"] == FORMAT
     except (ValueError, KeyError, TypeError):
@@ -239,7 +240,8 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config = run, run.config
-        torch.set_num_threads(run.options.threads)
+        if run.options.threads:
+            torch.set_num_threads(run.options.threads)
         self.device = working_device(run.options.device)
         self.decoder = build(run.spec, device=self.device, seed=self.config.seed)
         self._begin()
@@ -369,7 +371,7 @@ class Trainer:
 
     def save(self) -> Path:
         """A checkpoint of this step: a model directory and the training state. Older ones beyond `keep` are removed."""
-        folder = self.run.directory / CHECKPOINTS / f"step-{self.step:08d}"
+        folder = self.run.directory / CHECKPOINTS / checkpoint_name(self.step)
         if not folder.exists():
             state = self.optimizer.state_dict()
             tensors: dict[str, Tensor] = {}
@@ -411,10 +413,11 @@ class Trainer:
                     parameter.requires_grad_(False)
 
     def _restore(self) -> None:
+        for place in (self.run.directory, self.run.directory / CHECKPOINTS):
+            remove_leftovers(place)
         found = checkpoints(self.run.directory)
         if not found:
             return
-        remove_leftovers(self.run.directory / CHECKPOINTS)
         folder = found[-1]
         read_model_spec(folder, self.run.spec.registry)
         load_tensors(self.decoder, folder / "model.safetensors")
@@ -424,8 +427,12 @@ class Trainer:
             for key, value in (load_file(folder / "state.safetensors") | record["scalars"]).items():
                 index, _, name = key.partition(".")
                 state.setdefault(int(index), {})[name] = value
+            if not alike(record["groups"], json.loads(json.dumps(self.optimizer.state_dict()["param_groups"]))):
+                raise ValueError("its optimizer's options are not those of the run")
             self.optimizer.load_state_dict({"state": state, "param_groups": record["groups"]})
             self.step = int(record["step"])
+            if folder.name != checkpoint_name(self.step) or self.step > self.config.steps:
+                raise ValueError(f"it tells of step {self.step}")
             self._logged = [torch.tensor(loss) for loss in record["logged"]]
             for name, sums in record.get("counted", {}).items():
                 module = self.decoder.get_submodule(name)
@@ -451,6 +458,26 @@ class Trainer:
             left = (json.dumps({key: _number(value) for key, value in line.items()}) + "\n").encode()
             while left:  # a disk that fills up takes a part before it refuses
                 left = left[file.write(left) :]
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def alike(kept: Any, fresh: Any) -> bool:
+    """Whether plain data has the shape and the types of other plain data, whatever its numbers."""
+    if isinstance(fresh, dict):
+        return (
+            isinstance(kept, dict)
+            and kept.keys() == fresh.keys()
+            and all(alike(value, fresh[key]) for key, value in kept.items())
+        )
+    if isinstance(fresh, list):
+        same = isinstance(kept, list) and len(kept) == len(fresh)
+        return same and all(alike(one, other) for one, other in zip(kept, fresh, strict=True))
+    if type(fresh) in (int, float):
+        return type(kept) in (int, float)
+    return type(kept) is type(fresh)
 
 
 def counting(decoder: Decoder) -> dict[str, ModuleComponent]:

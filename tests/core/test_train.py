@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,15 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run at its end, for tests that copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "text.txt").write_text("the cat sat on the mat. " * 40)
+    Trainer(create_run(spec(), folder / "text.txt", folder / "run")).train()
+    return folder / "run"
+
+
 def config(**options: Any) -> TrainConfig:
     tree = from_data({"context": 16, **options}, Location("test"))
     made: TrainConfig = resolve_config(TrainConfig, tree, load_plugins())
@@ -103,18 +111,21 @@ def test_so_does_one_of_any_optimizer_in_bfloat16_and_in_parts(optimizer: str, c
 
 def test_a_killed_run_resumes_to_the_same_bits(corpus: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    Trainer(create_run(spec(steps=40, save_every=0), corpus, whole)).train()
-    create_run(spec(steps=40, save_every=1), corpus, killed)
-    process = subprocess.Popen([sys.executable, "-m", "lamina.cli", "resume", str(killed)], stderr=subprocess.DEVNULL)
+    Trainer(create_run(spec(steps=24, save_every=0), corpus, whole)).train()
+    create_run(spec(steps=24, save_every=1), corpus, killed)
+    process = multiprocessing.get_context("fork").Process(target=lambda: Trainer(open_run(killed)).train())
+    process.start()
     until = time.monotonic() + 60
     while not list((killed / "checkpoints").glob("step-*")) and time.monotonic() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     trainer = Trainer(open_run(killed))
-    assert 0 < trainer.step < 40
+    assert 0 < trainer.step < 24
+    trainer.config = trainer.config.model_copy(update={"save_every": 0})  # only the end is compared
     trainer.train()
-    assert files(killed, 40) == files(whole, 40)
+    assert files(killed, 24) == files(whole, 24)
     assert not list((killed / "checkpoints").glob(".lamina-*"))
 
 
@@ -147,7 +158,7 @@ def test_only_the_newest_checkpoints_are_kept(corpus: Path, tmp_path: Path) -> N
 
 def test_training_learns(corpus: Path, tmp_path: Path) -> None:
     trainer = Trainer(
-        create_run(spec(steps=150, learning_rate=1e-2, eval_every=0, save_every=0), corpus, tmp_path / "r")
+        create_run(spec(steps=60, learning_rate=2e-2, eval_every=0, save_every=0), corpus, tmp_path / "r")
     )
     before = trainer.evaluate()
     trainer.train()
@@ -296,9 +307,58 @@ def test_a_device_without_values_trains_nothing(corpus: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["state.json", "state.safetensors"])
-def test_a_damaged_training_state_is_told(damage: str, corpus: Path, tmp_path: Path) -> None:
-    Trainer(create_run(spec(), corpus, tmp_path / "run")).train()
+def test_a_damaged_training_state_is_told(damage: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
     file = tmp_path / "run" / "checkpoints" / "step-00000006" / damage
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ModelError, match="training state cannot be read"):
         Trainer(open_run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("groups", 0, "betas"), "x"),
+        (("groups", 0, "betas"), [0.9]),
+        (("groups", 0, "eps"), None),
+        (("groups", 0, "amsgrad"), 3.5),
+        (("groups",), []),
+        (("step",), 5),
+        (("step",), 10**30),
+        (("logged",), {"a": 1}),
+    ],
+)
+def test_a_training_state_that_lies_is_told(path: tuple[Any, ...], value: Any, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "checkpoints" / "step-00000006" / "state.json"
+    record = json.loads(file.read_text())
+    place = record
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="training state cannot be read"):
+        Trainer(open_run(run))
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": {}}, {"threads": -1}, {"device": []}, {"backend": 5}, {"speed": 1}, None, [1]]
+)
+def test_options_of_a_run_that_lie_are_told(options: Any, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    record = json.loads((run / "train.json").read_text())
+    (run / "train.json").write_text(json.dumps({**record, "options": options}))
+    with pytest.raises(ModelError, match=r"train\.json: damaged"):
+        open_run(run)
+
+
+def test_what_a_killed_writer_left_goes_when_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints")
+    for left in (run, run / "checkpoints"):
+        (left / ".lamina-0123456789abcdef.partial").mkdir(parents=True)
+    Trainer(open_run(run))
+    assert not list(run.rglob(".lamina-*"))
