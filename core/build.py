@@ -65,8 +65,10 @@ def working_device(device: str | torch.device) -> torch.device:
 
 def _require_room(decoder: Decoder, device: torch.device) -> None:
     """Weights that memory cannot hold are refused before they are touched: the system would end the process later."""
+    if device.type != "cpu":
+        return
     needed, room = sum(tensor.nbytes for tensor in decoder.tensors().values()), available_memory()
-    if device.type == "cpu" and room is not None and needed > room:
+    if room is not None and needed > room:
         raise RunFailure(
             f"the decoder's weights take {size(needed)} and {size(room)} of memory are free",
             hint="take a smaller model or dtype; `lamina inspect` tells what one needs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from lamina.core import SAME, Beside, Chain, Dealt, Woven
+from lamina.core.layout import SAME, Beside, Chain, Dealt, Woven
 
 
 def test_pieces_are_dealt_anew_and_back() -> None:
