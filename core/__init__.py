@@ -71,6 +71,7 @@ _HOME = {  # module -> the public names it holds
     ),
     "ffn": ("FFN",),
     "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
+    "granite_like": ("GRANITE_KEYS", "granite_experts"),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
         "Beside",
@@ -83,6 +84,7 @@ _HOME = {  # module -> the public names it holds
         "Joined",
         "Layout",
         "Move",
+        "Multiplied",
         "Offset",
         "Reshaped",
         "SAME",
@@ -233,6 +235,8 @@ if TYPE_CHECKING:
     from lamina.core.first_dense import FirstDense as FirstDense
     from lamina.core.first_dense import LatentFirstDense as LatentFirstDense
     from lamina.core.first_dense import first_dense_template as first_dense_template
+    from lamina.core.granite_like import GRANITE_KEYS as GRANITE_KEYS
+    from lamina.core.granite_like import granite_experts as granite_experts
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
     from lamina.core.layout import Beside as Beside
@@ -245,6 +249,7 @@ if TYPE_CHECKING:
     from lamina.core.layout import Joined as Joined
     from lamina.core.layout import Layout as Layout
     from lamina.core.layout import Move as Move
+    from lamina.core.layout import Multiplied as Multiplied
     from lamina.core.layout import Offset as Offset
     from lamina.core.layout import Reshaped as Reshaped
     from lamina.core.layout import Stacked as Stacked

@@ -146,6 +146,19 @@ class Constants(Layout):
 
 
 @dataclass(frozen=True)
+class Multiplied(Layout):
+    """The decoder's weight is the checkpoint's times a constant. A power of two takes nothing from it."""
+
+    by: float
+
+    def ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [tensor * self.by for tensor in theirs]
+
+    def theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        return [tensor / self.by for tensor in ours]
+
+
+@dataclass(frozen=True)
 class Each(Layout):
     """A layout of one tensor, for each of several."""
 

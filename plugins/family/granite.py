@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template, without
+from lamina.core import GRANITE_KEYS, LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template, without
 
 
 class Granite(LlamaLike):
@@ -14,12 +14,8 @@ class Granite(LlamaLike):
     template = llama_template({"residual": {"name": "scaled"}})
     keys = (
         *without(LLAMA_KEYS, "head_dim"),
-        Key("attention_bias", "blocks.*.attention.bias", default=False),
+        *GRANITE_KEYS,
         Key("mlp_bias", "blocks.*.ffn.bias", default=False),
-        Key("embedding_multiplier", "embedding.scale", default=1.0),
-        Key("residual_multiplier", "blocks.*.residual.factor", default=1.0),
-        Key("attention_multiplier", "blocks.*.attention.scale", default=1.0),
-        Key("logits_scaling", "head.scale", default=1.0, to=lambda n: 1 / n, back=lambda s: 1 / s),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from lamina.core import (
     ACTIVATIONS,
+    GRANITE_KEYS,
     LLAMA_KEYS,
     Either,
     Key,
@@ -14,10 +14,9 @@ from lamina.core import (
     Move,
     Part,
     Register,
-    Stacked,
+    granite_experts,
     hookimpl,
     llama_template,
-    move,
     without,
 )
 
@@ -36,11 +35,7 @@ class GraniteMoE(LlamaLike):
     )
     keys = (
         *without(LLAMA_KEYS, "head_dim", "intermediate_size", "hidden_act"),
-        Key("attention_bias", "blocks.*.attention.bias", default=False),
-        Key("embedding_multiplier", "embedding.scale", default=1.0),
-        Key("residual_multiplier", "blocks.*.residual.factor", default=1.0),
-        Key("attention_multiplier", "blocks.*.attention.scale", default=1.0),
-        Key("logits_scaling", "head.scale", default=1.0, to=lambda n: 1 / n, back=lambda s: 1 / s),
+        *GRANITE_KEYS,
         Key("intermediate_size", "blocks.*.ffn.expert.hidden_dim", default=11008),
         Key("hidden_act", "blocks.*.ffn.expert.activation", default="silu", values=ACTIVATIONS),
         Key("num_local_experts", "blocks.*.ffn.n_experts", default=8),
@@ -50,21 +45,7 @@ class GraniteMoE(LlamaLike):
     training_keys = ("attention_dropout", "router_aux_loss_coef")
 
     def ffn_moves(self, at: str, to: str, ffn: Part) -> Iterable[Move | Either]:
-        """Experts are stacked, under names that checkpoints have had in two ways."""
-        config: Any = ffn.config
-        ways = (
-            ("router.layer.weight", "input_linear.weight", "output_linear.weight"),
-            ("router.weight", "experts.gate_up_proj", "experts.down_proj"),
-        )
-        moved = []
-        for router, up, down in ways:
-            below = f"{at}.block_sparse_moe"
-            moves = [move(f"{to}.router.linear", f"{below}.{router}", weight="")]
-            for ours, theirs in (("gate_up", up), ("down", down)):
-                names = [f"{to}.experts.{expert}.{ours}" for expert in range(config.n_experts)]
-                moves.append(move(names, f"{below}.{theirs}", Stacked(), weight=""))
-            moved.append(tuple(moves))
-        yield Either(tuple(moved))
+        return granite_experts(at, to, ffn.config)
 
 
 @hookimpl

@@ -41,6 +41,23 @@ BAMBA_OTHERWISE: dict[str, Any] = {
     "rms_norm_eps": 0.01,
     "tie_word_embeddings": True,
 }
+FACTORS: dict[str, Any] = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 3.0,
+}
+HYBRID: dict[str, Any] = {
+    **BAMBA,
+    **FACTORS,
+    "shared_intermediate_size": 12,
+    "num_local_experts": 5,
+    "num_experts_per_tok": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+GRIFFIN: dict[str, Any] = {**GROUPED, "hidden_size": 32, "num_hidden_layers": 4, "attention_window_size": 6}
+RWKV: dict[str, Any] = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 3}
+MINIMAX: dict[str, Any] = {**GROUPED, "num_local_experts": 5, "num_experts_per_tok": 3, "max_position_embeddings": 64}
 # family -> (config class, model class, options of each case by name)
 CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "mamba": (
@@ -128,6 +145,84 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 },
             },
             "recurrent": BAMBA,
+        },
+    ),
+    "granitemoehybrid": (
+        "GraniteMoeHybridConfig",
+        "GraniteMoeHybridForCausalLM",
+        {
+            "plain": HYBRID,
+            "otherwise": {
+                **HYBRID,
+                **BAMBA_OTHERWISE,
+                "head_dim": 12,
+                "position_embedding_type": "rope",
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+            },
+            "dense": {**HYBRID, "num_local_experts": 0, "position_embedding_type": "rope"},
+            "recurrent": {**BAMBA, **FACTORS, "shared_intermediate_size": 12, "num_local_experts": 4},
+        },
+    ),
+    "recurrent_gemma": (
+        "RecurrentGemmaConfig",
+        "RecurrentGemmaForCausalLM",
+        {
+            "plain": GRIFFIN,
+            "otherwise": {
+                **GRIFFIN,
+                "block_types": ["attention", "recurrent"],
+                "lru_width": 20,
+                "conv1d_width": 3,
+                "attention_bias": True,
+                "hidden_activation": "relu",
+                "logits_soft_cap": 2.0,
+                "rms_norm_eps": 0.01,
+                "tie_word_embeddings": False,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 1.0},
+            },
+            "recurrent": {**GRIFFIN, "hidden_size": 16, "block_types": ["recurrent"]},
+        },
+    ),
+    "rwkv": (
+        "RwkvConfig",
+        "RwkvForCausalLM",
+        {
+            "plain": RWKV,
+            "rescaled": {**RWKV, "num_hidden_layers": 5, "rescale_every": 2, "layer_norm_epsilon": 0.5},
+            "otherwise": {
+                **RWKV,
+                "attention_hidden_size": 20,
+                "intermediate_size": 36,
+                "rescale_every": -1,
+                "layer_norm_epsilon": 0.01,
+                "tie_word_embeddings": True,
+            },
+        },
+    ),
+    "minimax": (
+        "MiniMaxConfig",
+        "MiniMaxForCausalLM",
+        {
+            "plain": {**MINIMAX, "block_size": 4},
+            "otherwise": {
+                **MINIMAX,
+                "num_hidden_layers": 4,
+                "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+                "head_dim": 10,
+                "full_attn_alpha_factor": 1.3,
+                "full_attn_beta_factor": 0.7,
+                "linear_attn_alpha_factor": 0.6,
+                "linear_attn_beta_factor": 1.4,
+                "mlp_alpha_factor": 1.1,
+                "mlp_beta_factor": 0.9,
+                "sliding_window": 6,
+                "hidden_act": "gelu",
+                "rms_norm_eps": 0.01,
+                "router_jitter_noise": 0.1,
+                "tie_word_embeddings": True,
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+            },
+            "lightning": {**MINIMAX, "num_hidden_layers": 2, "layer_types": ["linear_attention"] * 2},
         },
     ),
 }
