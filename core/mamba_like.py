@@ -95,6 +95,11 @@ def _spelled(limit: Any) -> Any:
     return math.inf if spelled in ("Infinity", "inf") else limit
 
 
+def _times(multiple: Any, width: Any) -> int | None:
+    """A multiple of a width, where both are numbers that can be."""
+    return int(multiple * width) if isinstance(width, int) and multiple and math.isfinite(multiple) else None
+
+
 @dataclass(frozen=True)
 class MambaWidth(Item):
     """Channels of Mamba's recurrence, as a multiple of the stream's; a key called `exact` goes first."""
@@ -104,12 +109,10 @@ class MambaWidth(Item):
     roles: tuple[str, ...] = ("*",)
 
     def read(self, config: ConfigKeys, data: Data) -> None:
-        multiple, dim = config.number(self.name, 2), data.get("dim")
+        inner = _times(config.number(self.name, 2), data.get("dim"))
         width = None if self.exact is None else config.number(self.exact)
-        if width is None and multiple is not None and isinstance(dim, int):
-            width = int(multiple * dim)
         for role in self.roles:
-            put(data, f"blocks.{role}.attention.width", width)
+            put(data, f"blocks.{role}.attention.width", inner if width is None else width)
 
     def write(self, data: Data, config: dict[str, Any]) -> None:
         widths = [found for role in self.roles for found in pick(data, f"blocks.{role}.attention.width")]
@@ -119,6 +122,30 @@ class MambaWidth(Item):
             config[self.exact] = width
 
     def narrowed(self, roles: Sequence[str]) -> MambaWidth:
+        return replace(self, roles=tuple(roles))
+
+
+@dataclass(frozen=True)
+class Mamba2HeadWidth(Item):
+    """The width of a head, which may be left to follow from the other sizes."""
+
+    name: str = "mamba_d_head"
+    roles: tuple[str, ...] = ("*",)
+
+    def read(self, config: ConfigKeys, data: Data) -> None:
+        width, heads = unless_auto(config.get(self.name)), config.number("mamba_n_heads", 128)
+        inner = _times(config.number("mamba_expand", 2), data.get("dim"))
+        if width is None and inner and heads:
+            width = inner // heads
+        if width is not None:
+            for role in self.roles:
+                put(data, f"blocks.{role}.attention.head_dim", width)
+
+    def write(self, data: Data, config: dict[str, Any]) -> None:
+        widths = [found for role in self.roles for found in pick(data, f"blocks.{role}.attention.head_dim")]
+        config[self.name] = widths[0] if widths else "auto"
+
+    def narrowed(self, roles: Sequence[str]) -> Mamba2HeadWidth:
         return replace(self, roles=tuple(roles))
 
 
@@ -134,12 +161,13 @@ MAMBA_KEYS: tuple[Item, ...] = (
     Key("use_conv_bias", "blocks.*.attention.conv_bias", default=True),
     Key("hidden_act", "blocks.*.attention.activation", default="silu", values=ACTIVATIONS),
     Key("layer_norm_epsilon", "norm.eps", default=1e-5),
+    Key("residual_in_fp32", "blocks.*.residual", default=True, values={True: "float32", False: "plain"}),
     Key("tie_word_embeddings", "head.tied", default=True),
 )
 # Of Mamba-2 in models that have attention too.
 MAMBA2_KEYS: tuple[Item, ...] = (
     Key("mamba_n_heads", "blocks.*.attention.n_heads", default=128),
-    Key("mamba_d_head", "blocks.*.attention.head_dim", to=unless_auto),
+    Mamba2HeadWidth(),
     Key("mamba_expand", "blocks.*.attention.expand", default=2, back=float),
     Key("mamba_n_groups", "blocks.*.attention.n_groups", default=1),
     Key("mamba_d_state", "blocks.*.attention.state_dim", default=256),
@@ -158,7 +186,7 @@ class MambaLike(LlamaLike):
     )
     keys: ClassVar[tuple[Item, ...]] = MAMBA_KEYS
     base_prefix: ClassVar[str] = "backbone."
-    # How weights start, how kernels compute and half precision rounds, and what the first release's configs held.
+    # How weights start, how kernels compute, and what the first release's configs held.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         "chunk_size",
         "d_inner",
@@ -166,7 +194,6 @@ class MambaLike(LlamaLike):
         "norm_before_gate",
         "pad_vocab_size_multiple",
         "rescale_prenorm_residual",
-        "residual_in_fp32",
         "rms_norm",
         "ssm_cfg",
         "time_step_floor",

@@ -156,6 +156,7 @@ MODULES = (
     "position.t5",
     "position.xpos",
     "residual.deepnorm",
+    "residual.float32",
     "residual.hyper_connections",
     "residual.laurel",
     "residual.layer_scale",

@@ -54,7 +54,7 @@ class Bamba(LlamaLike):
             values=ACTIVATIONS,
         ),
         *in_roles(MAMBA2_KEYS, "mamba"),
-        Rope(role="attention", fraction=0.5, partial=True, fraction_keys=()),
+        Rope(role="attention", fraction=0.5, partial=True),
         Fixed("partial_rotary_factor", 0.5),  # which transformers takes it for; within rope_parameters it counts
     )
     # How kernels compute, how many logits a prompt is given, and the width that is turned, which follows.

@@ -15,7 +15,7 @@ from lamina.core import (
 
 
 class FalconMamba(MambaLike):
-    """Falcon Mamba 7B. The stream is kept in the weights' own precision, whatever `residual_in_fp32` says."""
+    """Falcon Mamba 7B."""
 
     paper = "Zuo et al. 2024, arXiv:2410.05355"
     model_types = ("falcon_mamba",)

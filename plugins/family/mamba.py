@@ -6,7 +6,7 @@ from lamina.core import MAMBA_KEYS, Key, MambaLike, Register, hookimpl, unless_a
 
 
 class MambaFamily(MambaLike):
-    """Mamba of every size. The stream is kept in the weights' own precision, whatever `residual_in_fp32` says."""
+    """Mamba of every size."""
 
     paper = "Gu & Dao 2023, arXiv:2312.00752"
     model_types = ("mamba",)

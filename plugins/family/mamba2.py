@@ -22,11 +22,8 @@ from lamina.core import (
 
 
 class Mamba2Family(MambaLike):
-    """Mamba-2 of every size, Codestral Mamba.
-
-    `time_step_limit` holds in cached steps too, where transformers lets it go. The stream is kept in the weights' own
-    precision, whatever `residual_in_fp32` says.
-    """
+    """Mamba-2 of every size, Codestral Mamba. `time_step_limit` holds in cached steps too, where transformers lets it
+    go."""
 
     paper = "Dao & Gu 2024, arXiv:2405.21060"
     model_types = ("mamba2",)

@@ -14,6 +14,7 @@ OTHERWISE: dict[str, Any] = {
     "hidden_act": "gelu",
     "time_step_rank": 3,
     "layer_norm_epsilon": 0.01,
+    "residual_in_fp32": False,
     "tie_word_embeddings": False,
 }
 MAMBA2: dict[str, Any] = {**MAMBA, "num_heads": 6, "head_dim": 8, "state_size": 5, "n_groups": 1}
@@ -54,6 +55,7 @@ HYBRID: dict[str, Any] = {
     "num_local_experts": 5,
     "num_experts_per_tok": 3,
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "max_position_embeddings": 64,
 }
 GRIFFIN: dict[str, Any] = {**GROUPED, "hidden_size": 32, "num_hidden_layers": 4, "attention_window_size": 6}
 RWKV: dict[str, Any] = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 3}
@@ -131,18 +133,14 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "BambaForCausalLM",
         {
             "plain": {**BAMBA, "attn_layer_indices": [1]},
+            "quarter": {**BAMBA, "attn_layer_indices": [1], "rope_parameters": {"partial_rotary_factor": 0.25}},
             "otherwise": {
                 **BAMBA,
                 **BAMBA_OTHERWISE,
                 "attn_layer_indices": [0, 2],
                 "mlp_bias": True,
                 "head_dim": 16,
-                "rope_parameters": {
-                    "rope_type": "linear",
-                    "factor": 2.0,
-                    "rope_theta": 500.0,
-                    "partial_rotary_factor": 0.25,
-                },
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
             },
             "recurrent": BAMBA,
         },

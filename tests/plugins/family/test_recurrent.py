@@ -56,3 +56,43 @@ def test_steps_without_a_largest_one_are_spelled_in_several_ways(infinity: Any) 
     assert "dt_max" not in attention
     _, problems = read("mamba2", **sizes, time_step_limit=[0.01, "many"])
     assert problems == ["time_step_limit: 'many' is no number"]
+
+
+GRANITE = {"vocab_size": 31, "hidden_size": 16, "num_hidden_layers": 3, "max_position_embeddings": 32}
+GRANITE |= {"num_attention_heads": 4, "mamba_n_heads": 4, "num_local_experts": 0}
+
+
+def test_kinds_of_layers_have_older_names() -> None:
+    kinds = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+    newer = read("granitemoehybrid", **GRANITE, **kinds)
+    assert newer[1] == []
+    assert newer[0]["layers"]["pattern"] == ["mamba", "attention", "mamba"]
+    older = ["mamba", "attention", "mamba"]
+    assert read("granitemoehybrid", **GRANITE, layer_types=older) == newer
+    assert read("granitemoehybrid", **GRANITE, layers_block_type=older, position_embedding_type="nope") == newer
+
+
+@pytest.mark.parametrize(
+    ("family", "keys", "said"),
+    [
+        ("granitemoehybrid", {**GRANITE, "position_embedding_type": "alibi"}, "position_embedding_type"),
+        ("granitemoehybrid", {**GRANITE, "layer_types": ["mamba", "conv", "mamba"]}, "layer_types"),
+        ("jamba", {"mamba_inner_layernorms": False}, "mamba_inner_layernorms"),
+        ("jamba", {"attn_layer_period": 0}, "attn_layer_period"),
+        ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor"),
+        ("recurrent_gemma", {"embeddings_scale_by_sqrt_dim": False}, "embeddings_scale_by_sqrt_dim"),
+        ("recurrent_gemma", {"block_types": ["recurrent", "mamba"]}, "block_types"),
+    ],
+)
+def test_what_transformers_would_pass_over_is_refused(family: str, keys: dict[str, Any], said: str) -> None:
+    sizes = {"vocab_size": 31, "hidden_size": 16, "num_hidden_layers": 3, "intermediate_size": 20}
+    _, problems = read(family, **{**sizes, **keys})
+    assert [problem.split(":")[0] for problem in problems] == [said]
+
+
+def test_embeddings_of_recurrent_gemma_are_scaled_as_in_training() -> None:
+    scales = [
+        read("recurrent_gemma", vocab_size=31, hidden_size=dim, num_hidden_layers=3)[0]["embedding"]["scale"]
+        for dim in (2560, 4096)
+    ]
+    assert scales == [float(torch.tensor(2560.0).sqrt().bfloat16()), "sqrt_dim"]
