@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -15,6 +15,11 @@ class Activation(ModuleComponent, ABC):
 
     kind = "activation"
     keeps_shape = True
+    zero_at_zero: ClassVar[bool] = True  # what is zero stays zero
+
+    @classmethod
+    def provides(cls, config: Any) -> frozenset[str]:
+        return frozenset({"zero_at_zero"} if cls.zero_at_zero else ())
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def bench_generation(
     request = Request(
         subject.random_ids(batch, prompt_tokens), torch.tensor(lengths, device=decoder.device), new_tokens
     )
-    strategy = cast(Decoding, build_part(resolve_part("decoding", "greedy", subject.spec.registry)))
+    strategy = cast(Decoding, build_part(resolve_part("decoding", "greedy", subject.spec.registry.ours)))
     warmup = sum(_generate(decoder, strategy, request))
     runs = [_generate(decoder, strategy, request) for _ in range(repeat)]
     first, rest = median(first for first, _ in runs), median(rest for _, rest in runs)

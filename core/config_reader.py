@@ -42,15 +42,14 @@ class ConfigReader:
             self.broken.add(path)
             return cls.model_construct(**dict.fromkeys(slots(cls)))
         before = len(self.problems)
-        known = [name for name in cls.model_fields]
-        aliases = cls.shorthand
+        known = [*cls.model_fields, *cls.shorthand]
         for key, value in node.value.items():
-            if key not in known:
+            if key not in cls.model_fields:
                 self.problem(
                     f"unknown key {say(key)}{f' for {label}' if label else ''}",
                     value.key_location or value.location,
-                    did_you_mean(key, [*known, *aliases]),
-                    f"known: {', '.join([*known, *aliases]) or 'none'}",
+                    did_you_mean(key, known) or self._who_has(key, label),
+                    f"known: {', '.join(known) or 'none'}",
                 )
         values: dict[str, Any] = {}
         for name, info in cls.model_fields.items():
@@ -59,9 +58,8 @@ class ConfigReader:
             if (kind := slot_kind(info)) is not None:
                 if child is None and info.is_required():
                     continue
-                raw = child or from_data(
-                    info.get_default(call_default_factory=True), Location(f"default of {label or 'the spec'}")
-                )
+                place = Location(f"default of {label or 'the spec'}", ours=True)
+                raw = child or from_data(info.get_default(call_default_factory=True), place)
                 values[name] = self._slot(kind, raw, info.annotation, (*path, name))
             elif (nested := _nested(info.annotation)) is not None:
                 if child is None and info.is_required():
@@ -93,6 +91,12 @@ class ConfigReader:
         self.broken.add(path)
         return cls.model_construct(**readable)
 
+    def _who_has(self, key: str, label: str) -> str:
+        """The components with an option of this name, where it is asked of another of their kind."""
+        kind, _, named = label.partition(" '")
+        having = [entry.name for entry in self.registry.entries(kind) if key in entry.component.Config.model_fields]
+        return f"{kind}s with it: {', '.join(dict.fromkeys(having))}" if named and having else ""
+
     def _note_origin(self, path: KeyPath, child: Node | None, label: str) -> None:
         self.origins[path] = str(child.location) if child is not None else f"default{f' of {label}' if label else ''}"
 
@@ -116,7 +120,8 @@ class ConfigReader:
             self.problem(f"{dotted(path) or kind} must name {an(kind)}; {what}", node.location, "", f"known: {known}")
             return None
         try:
-            entry = self.registry.get(kind, named.value)
+            registry = self.registry.ours if named.location.ours else self.registry
+            entry = registry.get(kind, named.value)
         except PluginError as error:
             found = error.problems[0]
             self.problem(found.message, named.location, found.hint, found.note)

@@ -28,6 +28,7 @@ class Location:
     column: int = 0
     text: str = ""
     length: int = 1
+    ours: bool = False  # lamina itself wrote it: a default, or a line of a shipped spec
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file

@@ -59,7 +59,7 @@ def export_model(
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target}: exists already", hint="choose another directory, or remove this one")
-    registry = registry or load_plugins()
+    registry = (registry or load_plugins()).ours
     folder = find_model(source)
     spec = read_model_spec(folder, registry)
     return FORMATS[format](folder, target, spec, family, registry, tell)

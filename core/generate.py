@@ -328,7 +328,7 @@ class _Run:
             generators=[_generator(seed, row) for row in range(len(prompts))],
             stop_ids=stop_ids,
         )
-        strategy = _part(model, "decoding", "sample" if decoding is None else decoding)
+        strategy = _part(model, "decoding", "lamina:sample" if decoding is None else decoding)
         self.strategy: Decoding = _built(strategy, open_model=lambda directory: _other(model, directory), **told)
         self.step = step
         self.decoder, self.n_known = decoder, None if tokenizer is None else tokenizer.vocab_size

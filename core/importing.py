@@ -73,7 +73,7 @@ def import_model(
     `family` names the component to read it with, where its `model_type` does not; `ignore` names config keys that do
     not matter. Raises ModelError with everything that is wrong; then nothing is written.
     """
-    registry, source, target = registry or load_plugins(), Path(source), Path(target)
+    registry, source, target = (registry or load_plugins()).ours, Path(source), Path(target)
     if not source.is_dir():
         raise ModelError(f"{str(source)!r}: no such directory", hint="give a directory with a config.json")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -105,15 +105,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> ComponentConfig:
 
 
 def _manifest(spec: ResolvedSpec) -> dict[str, Any]:
-    parts = [part for block in spec.blocks.values() for part, _ in parts_of(block)]
-    parts += [
-        part
-        for part in (spec.tokenizer, spec.position, spec.embedding.norm, spec.norm, *spec.sampler)
-        if part is not None
-    ]
     components = {}
-    for part in parts:
-        entry = spec.registry.get(part.kind, part.name)
+    configs = (*spec.blocks.values(), spec, spec.embedding, spec.train)
+    for part in (part for config in configs for part, _ in parts_of(config)):
+        entry = spec.registry.entry_of(part)
         components[f"{part.kind}/{part.name}"] = {"distribution": entry.distribution, "version": entry.version}
     return {
         "format": FORMAT,

@@ -90,8 +90,8 @@ def from_data(data: Any, location: Location) -> Node:
     return Node(data, location, location)
 
 
-def read_file(path: Path) -> Node:
-    """The node tree of a YAML file. Raises SpecError with every problem found."""
+def read_file(path: Path, *, ours: bool = False) -> Node:
+    """The node tree of a YAML file, one of `ours` or somebody's. Raises SpecError with every problem found."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)  # it may be a pipe or a device, whose size nobody knows
@@ -109,12 +109,12 @@ def read_file(path: Path) -> Node:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 text (byte {error.start})", hint="save the file as UTF-8") from None
-    return read_text(text, str(path))
+    return read_text(text, str(path), ours=ours)
 
 
-def read_text(text: str, file: str) -> Node:
+def read_text(text: str, file: str, *, ours: bool = False) -> Node:
     """The node tree of YAML text; `file` names it in messages."""
-    return _Reader(text, file).read()
+    return _Reader(text, file, ours).read()
 
 
 def parse_value(text: str, file: str) -> Node:
@@ -146,8 +146,8 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.file = text, file
+    def __init__(self, text: str, file: str, ours: bool) -> None:
+        self.text, self.file, self.ours = text, file, ours
         self.lines = text.splitlines()
         self.problems: list[Problem] = []
         self.count = 0
@@ -192,7 +192,7 @@ class _Reader:
 
     def _place(self, mark: Any, length: int = 1) -> Location:
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
-        return Location(self.file, mark.line + 1, mark.column + 1, text, max(1, length))
+        return Location(self.file, mark.line + 1, mark.column + 1, text, max(1, length), self.ours)
 
     def _span(self, node: yaml.Node) -> Location:
         start, end = node.start_mark, node.end_mark

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from lamina.core.component import API_VERSION, Component, ComponentConfig, PluginHooks
+from lamina.core.component import API_VERSION, Component, ComponentConfig, Part, PluginHooks
 from lamina.core.distribution import canonical
 from lamina.core.errors import PluginError, did_you_mean
 
@@ -72,6 +75,12 @@ class Registry:
         """The same, where a bare name that several offer means that of the distribution given for (kind, name)."""
         return replace(self, _preferred={**self._preferred, **distributions})
 
+    @cached_property
+    def ours(self) -> Registry:
+        """The same, where a bare name that several offer means lamina's own: for what lamina itself has written."""
+        clashes = (key for key, entries in self._by_name.items() if len(entries) > 1)
+        return self.preferring(dict.fromkeys(clashes, "lamina"))
+
     @property
     def failed(self) -> dict[str, str]:
         """Entry point name -> why it did not load."""
@@ -105,6 +114,10 @@ class Registry:
             )
         offers = [(entry.distribution, entry.name) for entry in self.entries(kind)]
         raise unknown(kind, name, offers, [(plugin.name, plugin.distribution, plugin.error) for plugin in self.plugins])
+
+    def entry_of(self, part: Part) -> Entry:
+        """Where a part comes from, however many offer its name."""
+        return next(entry for entry in self.entries(part.kind) if entry.component is part.component)
 
 
 def unknown(
@@ -143,7 +156,9 @@ def load_plugins(group: str = GROUP, only: Iterable[str] | None = None) -> Regis
     for point in sorted(entry_points(group=group), key=lambda point: (point.name != "builtin", point.name)):
         distribution, version = _provenance(point)
         if chosen is None or chosen & {canonical(point.name), canonical(distribution)}:
-            plugins.append(load_plugin(point.name, point.value, distribution, version, point.load))
+            # Standard output belongs to what the user asked for, JSON often, whatever a plugin prints as it loads.
+            with redirect_stdout(sys.stderr):
+                plugins.append(load_plugin(point.name, point.value, distribution, version, point.load))
     return Registry.of(plugins)
 
 
@@ -173,7 +188,11 @@ def load_plugin(name: str, target: str, distribution: str, version: str, load: C
             entries.append(entry)
 
         manager.hook.register_components(register=register)
-    except (Exception, SystemExit) as error:  # a stranger's bug must not take lamina down
+    except KeyboardInterrupt:
+        raise
+    except (
+        BaseException
+    ) as error:  # a stranger's bug must not take lamina down, `sys.exit()` and `pytest.skip()` neither
         text = " ".join(str(error).split())[:300] or type(error).__name__
         reason = text if isinstance(error, (PluginError, ImportError)) else f"{type(error).__name__}: {text}"
         return Plugin(name, target, distribution, version, error=reason)

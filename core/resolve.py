@@ -176,7 +176,8 @@ class _Resolver(ConfigReader):
             name for name in ("attention", "ffn") if (node := spelled.get(name)) is not None and node.value is not None
         }
         filled = tuple(name for name in filled if name.split("_")[0] not in absent)
-        if filled and norm is None and not all(name in spelled for name in filled):
+        nameless = norm is None or (norm.value is None and placement is not None)
+        if filled and nameless and not all(name in spelled for name in filled):
             self.problem(
                 f"the block's placement '{chosen}' puts a norm at {' and '.join(filled)}, and none is named",
                 (placement or block).location,

@@ -178,8 +178,8 @@ class ResolvedSpec(ComponentConfig):
         return self.model_copy(update=changes)
 
 
-def parts_of(block: BlockConfig) -> list[tuple[Part, tuple[Part, ...]]]:
-    """Every part of a block, and the parts it stands inside of, the innermost first."""
+def parts_of(config: ComponentConfig) -> list[tuple[Part, tuple[Part, ...]]]:
+    """Every part that stands in the slots of a block, say, and the parts it is inside of, the innermost first."""
     found: list[tuple[Part, tuple[Part, ...]]] = []
 
     def add(part: Part, inside: tuple[Part, ...]) -> None:
@@ -187,9 +187,11 @@ def parts_of(block: BlockConfig) -> list[tuple[Part, tuple[Part, ...]]]:
         for _, child in part.children():
             add(child, (part, *inside))
 
-    for name in slots(BlockConfig):
-        if (part := getattr(block, name)) is not None:
-            add(part, ())
+    for name in slots(type(config)):
+        value = getattr(config, name)
+        for part in value if isinstance(value, list) else [value]:
+            if part is not None:
+                add(part, ())
     return found
 
 

@@ -42,7 +42,7 @@ class Sampler(Component, ABC):
     token, in order; the token chosen since is the last of the history. Strategies follow several continuations, some of
     them on trial: they copy the stage with `copy.deepcopy`, and `reorder` the rows of a copy.
 
-    What a stage declares of itself with the four class attributes below, `lamina plugin check` holds it to.
+    What a stage declares of itself in class attributes, `lamina plugin check` holds it to.
     """
 
     only_removes: ClassVar[bool] = False  # the tokens it leaves have the logits they came with

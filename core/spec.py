@@ -103,7 +103,7 @@ def copy_shipped(name: str, file: Path) -> None:
 
 
 def _read_extended(path: Path, above: tuple[Path, ...]) -> Node:
-    tree = read_file(path)
+    tree = read_file(path, ours=path in shipped_specs().values())
     if not isinstance(tree.value, dict):
         raise SpecError([Problem("a spec is a mapping of keys to values", tree.location)])
     base = tree.value.pop("extends", None)

@@ -43,6 +43,7 @@ from lamina.core.model import (
     open_tokenizer,
     read_model_spec,
     save_tokenizer,
+    write_manifest,
     write_model,
 )
 from lamina.core.module import ModuleComponent
@@ -50,9 +51,8 @@ from lamina.core.optimizer import Schedule
 from lamina.core.options import TrainConfig
 from lamina.core.reader import from_data
 from lamina.core.registry import Registry
-from lamina.core.resolve import resolve, resolve_config, resolve_part
+from lamina.core.resolve import resolve_config, resolve_part
 from lamina.core.resolved import ResolvedSpec
-from lamina.core.spec import read_spec
 from lamina.core.start import Start
 from lamina.core.tokenizer import Tokenizer
 
@@ -132,6 +132,7 @@ def create_run(
             hint = "use more text, or a smaller train.context"
             raise DataError(f"{corpus}: too short a text; its split has {told}", hint=hint) from None
         (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        write_manifest(spec, folder)
         record = {"format": FORMAT, "corpus": str(corpus), "options": vars(options), "train": dump_config(spec.train)}
         (folder / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return open_run(target, spec.registry)
@@ -206,14 +207,15 @@ def _tokenizer_for(
 def open_run(directory: str | Path, registry: Registry | None = None) -> Run:
     """A run directory as it was created. Raises ModelError when it is none or is damaged."""
     folder = Path(directory)
-    if not (folder / "train.json").is_file() or not (folder / "spec.yaml").is_file():
-        lacking = next(name for name in ("train.json", "spec.yaml") if not (folder / name).is_file())
+    if lacking := next(
+        (name for name in ("train.json", "spec.yaml", "lamina.json") if not (folder / name).is_file()), None
+    ):
         what = f"not a run directory (it has no {lacking})" if folder.exists() else "no such directory"
         hint = "give the --out directory of a `lamina train`"
         if folder.parent.name == CHECKPOINTS and (folder.parent.parent / "train.json").is_file():
             what, hint = "a checkpoint, not the run it belongs to", f"lamina resume {folder.parent.parent}"
         raise ModelError(f"{folder}: {what}", hint=hint)
-    spec = resolve(read_spec(folder / "spec.yaml"), registry)
+    spec = read_model_spec(folder, registry)
     try:
         record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
         options = TypeAdapter(RunOptions).validate_python(vars(RunOptions(**record["options"])))

@@ -135,6 +135,7 @@ def kind_section(kind: str) -> Iterator[str]:
     yield from (f"### {kind}", "", inspect.cleandoc(interface.__doc__ or ""), "")
     yield f"Base class `lamina.core.{interface.__name__}`. Told by name: {words(interface.told) or 'nothing'}."
     yield ""
+    yield from attributes(interface)
     yield from methods(interface)
 
 
@@ -151,6 +152,14 @@ def interfaces() -> dict[str, type[Component]]:
     public: list[Any] = [getattr(lamina.core, name) for name in lamina.core.__all__]
     classes = [cls for cls in public if isinstance(cls, type) and issubclass(cls, Component)]
     return {cls.kind: cls for cls in classes if "kind" in vars(cls)}
+
+
+def attributes(interface: type[Component]) -> Iterator[str]:
+    """What a component of a kind may declare of itself: class attributes with a comment that says what they mean."""
+    for line in inspect.getsource(interface).splitlines():
+        if found := re.fullmatch(r"    (\w+): ClassVar\[(.+)\] = (.+?)  # (.+)", line):
+            name, kind, default, meaning = found.groups()
+            yield f"- `{name}: {kind} = {default}` (may be set): {meaning}"
 
 
 def methods(interface: type[Component]) -> Iterator[str]:

@@ -68,6 +68,8 @@ def test_a_package_is_installed_used_and_missed(environment: Environment) -> Non
     assert "no position is called 'sandwich'" in said
     assert "the model was made with: lamina-plugin-seaside 0.1.0 (activation/snake)" in said
     assert "Traceback" not in said
+    said = lamina("resume", "run", fails=2)
+    assert "to have what is missing: pip install lamina-plugin-seaside==0.1.0" in said
 
 
 def test_its_own_tests_pass() -> None:

@@ -89,6 +89,14 @@ def gqa(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def sharing(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two attentions, of which the second reads the keys and values that the first has made."""
+    first = draw(gqa())
+    second = {option: value for option, value in first.items() if option != "v_norm"}
+    return {**first, "keep_kv": "shared"}, {**second, "share_kv": "shared"}
+
+
+@st.composite
 def differential(draw: st.DrawFn) -> dict[str, Any]:
     rest = {"qk_norm": component("norm"), "lambda_init": st.just(0.4), "scale": st.just(0.5), "norm": component("norm")}
     return {**draw(attention("differential", {}, rest)), "head_dim": 4, **draw(heads())}

@@ -20,6 +20,16 @@ def each_number_by_itself(case: Case) -> None:
         same(activation(x), want, "every number mapped as it is alone", shape=shape)
 
 
+@check("activation", name="zero at zero")
+@torch.no_grad()
+def zero_is_as_declared(case: Case) -> None:
+    """Zero stays zero, unless `zero_at_zero` says that it does not."""
+    declared = case.entry.component.zero_at_zero  # type: ignore[attr-defined]
+    found = float(case.build()(torch.zeros(1, dtype=torch.float64)))
+    if (abs(found) < 1e-4) != declared:
+        raise Wrong("zero at zero" if declared else "zero_at_zero = False to be true", f"{found:g}")
+
+
 @check("activation", name="finite")
 def it_stays_finite(case: Case) -> None:
     """Numbers far from zero have finite values and gradients, in float32 and bfloat16."""

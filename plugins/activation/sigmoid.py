@@ -12,6 +12,7 @@ class Sigmoid(Activation):
     """Between 0 and 1."""
 
     paper = "Dauphin et al. 2016, arXiv:1612.08083"
+    zero_at_zero = False
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)

@@ -18,6 +18,7 @@ class Softplus(Activation):
 
     Config = SoftplusConfig
     paper = "Dugas et al. 2000, NeurIPS"
+    zero_at_zero = False
 
     def __init__(self, config: SoftplusConfig) -> None:
         super().__init__()

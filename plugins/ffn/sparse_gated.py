@@ -47,6 +47,10 @@ class SparseGated(FFN):
         self.activation = activation
         self.down = OutLinear(config.hidden_dim, dim, bias=config.bias)
 
+    @classmethod
+    def requires(cls, config: SparseGatedConfig) -> dict[str, frozenset[str]]:
+        return {"activation": frozenset({"zero_at_zero"})}
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, -1)  # (..., F) each
         above = gate - gate.mean(-1, keepdim=True)

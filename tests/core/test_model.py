@@ -84,6 +84,7 @@ def test_a_model_directory_holds_what_it_should_and_each_tensor_once(saved: Path
     assert manifest["format"] == 1
     assert manifest["components"]["attention/gqa"]["distribution"] == "lamina"
     assert {"norm/rms", "mask/causal", "tokenizer/byte"} <= set(manifest["components"])
+    assert {"optimizer/adamw", "schedule/cosine"} <= set(manifest["components"])
 
 
 def test_the_public_functions_save_and_load(tmp_path: Path) -> None:

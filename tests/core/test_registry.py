@@ -89,6 +89,7 @@ def test_lamina_comes_in_through_the_door_that_is_open_to_all() -> None:
         (failing(RuntimeError("no GPU\nand more")), "RuntimeError: no GPU and more"),
         (failing(SystemExit(3)), "SystemExit: 3"),
         (failing(ValueError()), "ValueError"),
+        (failing(BaseException("of its own")), "BaseException: of its own"),
         (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
         (lambda: SimpleNamespace(), "it implements no register_components hook"),
         (lambda: offering(api_version=API_VERSION + 1), f"plugin API {API_VERSION + 1}; this lamina has {API_VERSION}"),
@@ -243,7 +244,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two distributions more: one that works, and one that does not import."""
     for name, code in (
         ("acme", ACME),
-        ("broken", "raise OSError('no such device')"),
+        ("broken", "print('a greeting')\nraise OSError('no such device')"),
     ):
         (tmp_path / f"{name}_parts.py").write_text(code)
         info = tmp_path / f"{name}-1.2.dist-info"
@@ -272,13 +273,15 @@ def register_components(register):
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_installed_distribution_is_found_and_a_broken_one_does_no_harm() -> None:
+def test_an_installed_distribution_is_found_and_a_broken_one_does_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
     registry = load_plugins()
     entry = registry.get("norm", "same")
     assert (entry.distribution, entry.version, entry.plugin) == ("acme", "1.2", "acme_point")
     assert entry.source.endswith("acme_parts.py")
     assert registry.failed == {"broken_point": "OSError: no such device"}
     assert registry.plugins[0].name == "builtin"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "a greeting\n")
 
 
 @pytest.mark.usefixtures("installed")

@@ -32,7 +32,7 @@ from lamina.core.errors import SpecError
 from lamina.core.reader import MAX_PROBLEMS, read_text
 from lamina.core.registry import Plugin, Registry, load_plugin
 from lamina.core.resolve import resolve, resolve_config, resolve_data, resolve_part
-from lamina.core.resolved import SLOTS, ResolvedSpec
+from lamina.core.resolved import SLOTS, ResolvedSpec, parts_of
 from lamina.core.spec import Spec, load_spec
 
 TOP = """lamina: 1
@@ -280,6 +280,8 @@ def test_a_norm_named_in_the_block_goes_before_the_one_at_the_top() -> None:
 def test_a_placement_without_a_norm_says_where_one_is_wanted() -> None:
     error = refusal(TOP.replace("norm: rms\n", "") + ONE)
     assert "placement 'pre' puts a norm at attention_in and ffn_in, and none is named" in str(error)
+    error = refusal(TOP + ONE.replace("ffn:", "placement: post\n  norm: null\n  ffn:"))
+    assert "placement 'post' puts a norm at attention_after and ffn_after, and none is named" in str(error)
     assert not any(slots_of(TOP.replace("norm: rms", "norm: null") + ONE).values())
 
 
@@ -471,6 +473,34 @@ def test_another_registry_resolves_a_loaded_spec_anew(tmp_path: Path) -> None:
     other = Registry.of([*REGISTRY.plugins, plugin("deaf", deaf=Deaf)])
     assert resolve(spec, other).registry is other
     assert resolve(spec, other) == spec.resolved
+
+
+def test_what_lamina_wrote_itself_means_its_own_parts_whoever_else_offers_the_names(tmp_path: Path) -> None:
+    twins = {("norm", "rms"), ("mask", "causal"), ("residual", "plain"), ("ffn", "gated"), ("optimizer", "adamw")}
+    others = [type(name, (REGISTRY.get(kind, name).component,), {"__doc__": "Another."}) for kind, name in twins]
+    acme = plugin("acme", **{name: other for (_, name), other in zip(twins, others, strict=True)})
+    assert acme.error is None
+    registry = Registry.of([*REGISTRY.plugins, acme])
+    shipped = load_spec("starter", registry=registry).resolved
+    assert shipped is not None
+    assert {registry.entry_of(part).distribution for part, _ in parts_of(shipped.blocks["block"])} == {"lamina"}
+    error = refusal(TOP + ONE, registry)
+    assert {problem.message for problem in error.problems} == {
+        "lamina and acme both offer the norm 'rms'",
+        "lamina and acme both offer the ffn 'gated'",
+    }
+    mended = made((TOP + ONE).replace("rms", "acme:rms").replace("gated", "lamina:gated"), registry)
+    assert mended.norm is not None
+    assert registry.entry_of(mended.norm).distribution == "acme"
+    (tmp_path / "s.yaml").write_text("lamina: 1\nextends: starter\nnorm: rms\n")
+    with pytest.raises(SpecError, match=r"s.yaml:3:7: lamina and acme both offer the norm 'rms'"):
+        load_spec(tmp_path / "s.yaml", registry=registry)
+
+
+def test_an_option_that_others_of_the_kind_have_is_told_with_those() -> None:
+    error = refusal(TOP + "block:\n  attention: {name: rwkv, mask: causal}\n  ffn: mlp\nlayers: 1\n")
+    assert "unknown key 'mask' for attention 'rwkv'" in str(error)
+    assert "attentions with it: differential, gqa, mla" in str(error)
 
 
 # Neighbours

@@ -384,7 +384,7 @@ class Softmax(Activation):
         return x.softmax(-1)
 
 
-@caught_by("finite")
+@caught_by("finite", "zero at zero")
 class Exponential(Activation):
     """Overflows."""
 
