@@ -182,6 +182,10 @@ class WindowedLayers(LlamaLike):
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
         return ["full" if config.get("sliding_window", self.window) is None else "sliding"] * n_layers
 
+    def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
+        if "sliding" not in roles:
+            config["sliding_window"] = None
+
 
 class TypedLayers(LlamaLike):
     """Layers told apart by `layer_types`; roles `full` and `sliding`."""

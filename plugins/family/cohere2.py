@@ -35,14 +35,14 @@ class Cohere2(TypedLayers):
         },
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "rms_norm_eps", "rope_parameters", "head_dim"), tie_word_embeddings=True),
+        *defaults(without(LLAMA_KEYS, "rms_norm_eps", "rope_parameters"), tie_word_embeddings=True),
         Key("layer_norm_eps", "norm.eps", default=1e-5),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("logit_scale", "head.scale", default=0.0625),
         with_default(WINDOW, 4096),
         Rope(role="sliding", layout="interleaved"),
     )
-    ignored_keys = ("cache_implementation", "head_dim")
+    ignored_keys = ("cache_implementation",)
     norms: ClassVar = {"attention_in": "input_layernorm"}
 
     def default_types(self, config: ConfigKeys, n_layers: int) -> list[str]:

@@ -41,7 +41,7 @@ class Ernie45MoE(LlamaLike):
     template = llama_template(blocks={"dense": {}, "moe": {"ffn": EXPERTS}})
     keys = (
         *defaults(
-            without(LLAMA_KEYS, "head_dim", "intermediate_size", "hidden_act", "rope_parameters"),
+            without(LLAMA_KEYS, "intermediate_size", "hidden_act", "rope_parameters"),
             num_key_value_heads=4,
             rms_norm_eps=1e-5,
             tie_word_embeddings=True,

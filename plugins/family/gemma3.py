@@ -48,7 +48,7 @@ class Gemma3(TypedLayers):
             "query_pre_attn_scalar", "blocks.*.attention.scale", default=256, to=lambda n: n**-0.5, back=lambda s: s**-2
         ),
         with_default(WINDOW, 4096),
-        Key("attn_logit_softcapping", "blocks.*.attention.softcap"),
+        Fixed("attn_logit_softcapping", None),  # which transformers reads, and then heeds nowhere
         Key("final_logit_softcapping", "head.softcap"),
         Rope(role="sliding", layer_type="sliding_attention", flat=False, theta_keys=("rope_local_base_freq",)),
         Rope(role="full", layer_type="full_attention", theta=1e6),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.core import GRANITE_KEYS, LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template, without
+from lamina.core import GRANITE_KEYS, LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template
 
 
 class Granite(LlamaLike):
@@ -13,7 +13,7 @@ class Granite(LlamaLike):
     architecture = "GraniteForCausalLM"
     template = llama_template({"residual": {"name": "scaled"}})
     keys = (
-        *without(LLAMA_KEYS, "head_dim"),
+        *LLAMA_KEYS,
         *GRANITE_KEYS,
         Key("mlp_bias", "blocks.*.ffn.bias", default=False),
     )

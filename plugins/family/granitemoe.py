@@ -34,7 +34,7 @@ class GraniteMoE(LlamaLike):
         }
     )
     keys = (
-        *without(LLAMA_KEYS, "head_dim", "intermediate_size", "hidden_act"),
+        *without(LLAMA_KEYS, "intermediate_size", "hidden_act"),
         *GRANITE_KEYS,
         Key("intermediate_size", "blocks.*.ffn.expert.hidden_dim", default=11008),
         Key("hidden_act", "blocks.*.ffn.expert.activation", default="silu", values=ACTIVATIONS),

@@ -13,7 +13,7 @@ class Olmo(LlamaLike):
     architecture = "OlmoForCausalLM"
     template = llama_template(norm={"name": "layer", "affine": False, "eps": 1e-5})
     keys = (
-        *without(LLAMA_KEYS, "rms_norm_eps", "head_dim"),
+        *without(LLAMA_KEYS, "rms_norm_eps"),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("clip_qkv", "blocks.*.attention.clip"),
     )

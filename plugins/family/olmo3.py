@@ -32,7 +32,7 @@ class Olmo3(TypedLayers):
         blocks=FULL_OR_SLIDING,
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "rope_parameters", "head_dim"), rms_norm_eps=1e-5),
+        *defaults(without(LLAMA_KEYS, "rope_parameters"), rms_norm_eps=1e-5),
         with_default(WINDOW, 4096),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Rope(role="sliding", layer_type="sliding_attention", theta=5e5, flat=False),

@@ -33,7 +33,7 @@ class SmolLM3(LlamaLike):
         }
     )
     keys = (
-        *defaults(without(LLAMA_KEYS, "head_dim", "rope_parameters"), num_key_value_heads=4, tie_word_embeddings=True),
+        *defaults(without(LLAMA_KEYS, "rope_parameters"), num_key_value_heads=4, tie_word_embeddings=True),
         Rope(role="turned", theta=2e6),
         Rope(role="turned_sliding", theta=2e6),
         Key(

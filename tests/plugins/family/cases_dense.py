@@ -21,13 +21,16 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "olmo": (
         "OlmoConfig",
         "OlmoForCausalLM",
-        {"plain": SIZES, "clipped": {**SIZES, "clip_qkv": 0.5, "attention_bias": True, "tie_word_embeddings": True}},
+        {
+            "plain": {**SIZES, "head_dim": 12},
+            "clipped": {**SIZES, "clip_qkv": 0.5, "attention_bias": True, "tie_word_embeddings": True},
+        },
     ),
     "olmo3": (
         "Olmo3Config",
         "Olmo3ForCausalLM",
         {
-            "plain": {**SIZES, "sliding_window": 6},
+            "plain": {**SIZES, "sliding_window": 6, "head_dim": 12},
             "yarn": {
                 **SIZES,
                 "sliding_window": 5,
@@ -50,7 +53,7 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "SmolLM3Config",
         "SmolLM3ForCausalLM",
         {
-            "plain": {**SIZES, **UNTIED},
+            "plain": {**SIZES, **UNTIED, "head_dim": 12},
             "window": {
                 **SIZES,
                 **UNTIED,
@@ -70,13 +73,14 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         {
             "plain": {**SIZES, "logit_scale": 0.5},
             "untied": {**SIZES, **UNTIED, **ROPE, "attention_bias": True, "logit_scale": 2.0},
+            "normed": {**SIZES, "use_qk_norm": True, "head_dim": 12, "layer_norm_eps": 0.01, "logit_scale": 0.5},
         },
     ),
     "cohere2": (
         "Cohere2Config",
         "Cohere2ForCausalLM",
         {
-            "plain": {**SIZES, "sliding_window": 6, "logit_scale": 0.5},
+            "plain": {**SIZES, "sliding_window": 6, "logit_scale": 0.5, "head_dim": 12},
             "untied": {
                 **SIZES,
                 **UNTIED,

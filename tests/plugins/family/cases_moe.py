@@ -151,7 +151,7 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "GraniteConfig",
         "GraniteForCausalLM",
         {
-            "plain": {**SIZES, **GRANITE},
+            "plain": {**SIZES, **GRANITE, "head_dim": 12},
             "biases": {**SIZES, **GRANITE, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
         },
     ),
@@ -159,7 +159,7 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "GraniteMoeConfig",
         "GraniteMoeForCausalLM",
         {
-            "plain": {**SIZES, **GRANITE, "num_local_experts": 5, "num_experts_per_tok": 3},
+            "plain": {**SIZES, **GRANITE, "head_dim": 12, "num_local_experts": 5, "num_experts_per_tok": 3},
             "biases": {**SIZES, **GRANITE, "num_local_experts": 4, "attention_bias": True},
         },
     ),
@@ -167,7 +167,7 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "Ernie4_5_MoeConfig",
         "Ernie4_5_MoeForCausalLM",
         {
-            "plain": {**SIZES, **ERNIE, **UNTIED},
+            "plain": {**SIZES, **ERNIE, **UNTIED, "head_dim": 12},
             "biases": {**SIZES, **ERNIE, "use_bias": True, "moe_num_shared_experts": 1, "moe_norm_min": 0.9, **UNTIED},
             "some": {
                 **SIZES,

@@ -219,3 +219,19 @@ def test_every_key_of_the_config_class_is_taken_or_said_to_be_idle(family: str, 
 
 def test_every_family_has_cases() -> None:
     assert {entry.name for entry in REGISTRY.entries("family")} == set(FAMILIES)
+
+
+def test_a_mistral_without_windows_is_written_as_one(tmp_path: Path) -> None:
+    config_class, model_class, options = next(
+        case.values[1:] for case in CASES if case.values[0] == "mistral" and case.values[3]["sliding_window"] is None
+    )
+    make(config_class, model_class, options).save_pretrained(tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours", registry=REGISTRY)
+    assert export_model(tmp_path / "ours", tmp_path / "back", registry=REGISTRY).family == "mistral"
+
+
+def test_caps_on_scores_that_gemma3_does_not_heed_are_refused() -> None:
+    keys = ConfigKeys({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0})
+    component: Any = REGISTRY.get("family", "gemma3").component
+    component().read(keys)
+    assert any("attn_logit_softcapping: no component honours 50.0" in problem for problem in keys.problems)
