@@ -120,6 +120,19 @@ def _sum(x: Tensor, dims: Sequence[int] | None, keep: bool = False, *, dtype: to
     return _reduce(x, dims, keep, dtype=dtype or (torch.int64 if whole else x.dtype))
 
 
+def _norm(
+    x: Tensor,
+    order: float = 2,
+    dims: Sequence[int] | None = None,
+    keep: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    if not x.is_floating_point():
+        raise RuntimeError(f"the norm of a tensor of {x.dtype}")
+    return _reduce(x, dims, keep, dtype=dtype)
+
+
 def _filled(x: Tensor, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Tensor:
     return _like(x, dtype)
 
@@ -210,6 +223,7 @@ RULES: Mapping[Any, Callable[..., Any]] = {
     aten.bmm.default: _product,
     aten.addmm.default: _sum_and_product,
     aten.gather.default: _gather,
+    aten.linalg_vector_norm.default: _norm,
     aten.mean.dim: _reduce,
     aten.sum.dim_IntList: _sum,
     aten.full_like.default: _filled,

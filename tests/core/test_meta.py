@@ -56,6 +56,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "sum": lambda: X.sum(1, keepdim=True),
     "sum of whole numbers": lambda: (X > 0).sum((0, -1)),
     "sum of a dtype": lambda: HALF.sum(-1, dtype=torch.float32),
+    "norm": lambda: torch.linalg.vector_norm(X, 1, -1, keepdim=True),
+    "norm of all": lambda: torch.linalg.vector_norm(HALF, dtype=torch.float32),
     "ones like": lambda: torch.ones_like(SWAPPED),
     "zeros like of a dtype": lambda: torch.zeros_like(X, dtype=torch.bool),
     "full like": lambda: torch.full_like(WHOLE, 3.0),
