@@ -812,7 +812,7 @@ def bench(
 @click.option("--ignore", multiple=True, metavar="KEY", help="A key of config.json that does not matter; repeatable.")
 @json_option
 def import_command(source: Path, target: Path, family: str | None, ignore: tuple[str, ...], as_json: bool) -> None:
-    """Make the model directory DEST of SRC, a Hugging Face directory with safetensors."""
+    """Make the model directory DEST of SRC, a Hugging Face directory with safetensors or a .gguf file."""
     from dataclasses import asdict
 
     from lamina.core.importing import import_model
@@ -831,17 +831,28 @@ def import_command(source: Path, target: Path, family: str | None, ignore: tuple
 @main.command("export")
 @click.argument("source", metavar="MODEL", type=PlacePath())
 @click.argument("target", metavar="OUT", type=PlacePath())
-@click.option("--format", default="hf", show_default=True, help="hf: what transformers loads.")
+@click.option(
+    "--format", default="hf", show_default=True, help="hf: what transformers loads; gguf: what llama.cpp loads."
+)
 @click.option("--family", metavar="NAME", help="The family to write it as. Default: one that its spec fits.")
+@click.option(
+    "--dtype",
+    metavar="TYPE",
+    help="Of the matrices: float32, bfloat16, float16; in a gguf also Q8_0, Q5_0, Q4_0, … Default: as they are here.",
+)
 @json_option
-def export_command(source: Path, target: Path, format: str, family: str | None, as_json: bool) -> None:
+def export_command(
+    source: Path, target: Path, format: str, family: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Write MODEL into OUT as other libraries read it, where its spec fits a published family."""
     from dataclasses import asdict
 
     from lamina.core.exporting import export_model
     from lamina.core.units import count
 
-    done = export_model(source, target, format=format, family=family, tell=lambda line: click.echo(line, err=True))
+    done = export_model(
+        source, target, format=format, family=family, dtype=dtype, tell=lambda line: click.echo(line, err=True)
+    )
     for note in done.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:

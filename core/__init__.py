@@ -25,6 +25,7 @@ _HOME = {  # module -> the public names it holds
         "hookimpl",
         "slot",
     ),
+    "config_keys": ("ConfigKeys",),
     "context": ("Context", "Span"),
     "convolution": ("causal_conv",),
     "corpus": ("Corpus",),
@@ -51,7 +52,6 @@ _HOME = {  # module -> the public names it holds
     "extras": ("load_extra",),
     "family": (
         "ACTIVATIONS",
-        "ConfigKeys",
         "Family",
         "Fixed",
         "IGNORED_KEYS",
@@ -72,8 +72,22 @@ _HOME = {  # module -> the public names it holds
     "ffn": ("FFN",),
     "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
     "granite_like": ("GRANITE_KEYS", "granite_experts"),
+    "gguf.llama": (
+        "EXPERTS_META",
+        "FROM_ONE",
+        "HEAD_META",
+        "LAYER_NORM_META",
+        "LLAMA_META",
+        "PAIRED",
+        "RMS_META",
+        "SIZES_META",
+        "Windows",
+    ),
+    "gguf.mapping": ("Always", "GGUF", "Means", "MetaItem", "MetaKey", "Metadata", "Present", "Told"),
+    "gguf.rope": ("RopeMeta",),
     "joint_optimizer": ("JointOptimizer",),
     "layout": (
+        "Alternating",
         "Beside",
         "Chain",
         "Constants",
@@ -155,6 +169,7 @@ _HOME = {  # module -> the public names it holds
         "weights_of",
     ),
     "tracing": ("TraceConfig", "check_names", "watched"),
+    "vocabulary": ("ByteLevelBPE", "ScoredBPE", "TokenKind", "spelt"),
     "wrapper": ("AttentionWrapper", "FFNWrapper"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -183,6 +198,7 @@ if TYPE_CHECKING:
     from lamina.core.component import Sized as Sized
     from lamina.core.component import hookimpl as hookimpl
     from lamina.core.component import slot as slot
+    from lamina.core.config_keys import ConfigKeys as ConfigKeys
     from lamina.core.context import Context as Context
     from lamina.core.context import Span as Span
     from lamina.core.convolution import causal_conv as causal_conv
@@ -213,7 +229,6 @@ if TYPE_CHECKING:
     from lamina.core.extras import load_extra as load_extra
     from lamina.core.family import ACTIVATIONS as ACTIVATIONS
     from lamina.core.family import IGNORED_KEYS as IGNORED_KEYS
-    from lamina.core.family import ConfigKeys as ConfigKeys
     from lamina.core.family import Family as Family
     from lamina.core.family import Fixed as Fixed
     from lamina.core.family import Item as Item
@@ -235,10 +250,29 @@ if TYPE_CHECKING:
     from lamina.core.first_dense import FirstDense as FirstDense
     from lamina.core.first_dense import LatentFirstDense as LatentFirstDense
     from lamina.core.first_dense import first_dense_template as first_dense_template
+    from lamina.core.gguf.llama import EXPERTS_META as EXPERTS_META
+    from lamina.core.gguf.llama import FROM_ONE as FROM_ONE
+    from lamina.core.gguf.llama import HEAD_META as HEAD_META
+    from lamina.core.gguf.llama import LAYER_NORM_META as LAYER_NORM_META
+    from lamina.core.gguf.llama import LLAMA_META as LLAMA_META
+    from lamina.core.gguf.llama import PAIRED as PAIRED
+    from lamina.core.gguf.llama import RMS_META as RMS_META
+    from lamina.core.gguf.llama import SIZES_META as SIZES_META
+    from lamina.core.gguf.llama import Windows as Windows
+    from lamina.core.gguf.mapping import GGUF as GGUF
+    from lamina.core.gguf.mapping import Always as Always
+    from lamina.core.gguf.mapping import Means as Means
+    from lamina.core.gguf.mapping import Metadata as Metadata
+    from lamina.core.gguf.mapping import MetaItem as MetaItem
+    from lamina.core.gguf.mapping import MetaKey as MetaKey
+    from lamina.core.gguf.mapping import Present as Present
+    from lamina.core.gguf.mapping import Told as Told
+    from lamina.core.gguf.rope import RopeMeta as RopeMeta
     from lamina.core.granite_like import GRANITE_KEYS as GRANITE_KEYS
     from lamina.core.granite_like import granite_experts as granite_experts
     from lamina.core.joint_optimizer import JointOptimizer as JointOptimizer
     from lamina.core.layout import SAME as SAME
+    from lamina.core.layout import Alternating as Alternating
     from lamina.core.layout import Beside as Beside
     from lamina.core.layout import Chain as Chain
     from lamina.core.layout import Constants as Constants
@@ -350,5 +384,9 @@ if TYPE_CHECKING:
     from lamina.core.tracing import TraceConfig as TraceConfig
     from lamina.core.tracing import check_names as check_names
     from lamina.core.tracing import watched as watched
+    from lamina.core.vocabulary import ByteLevelBPE as ByteLevelBPE
+    from lamina.core.vocabulary import ScoredBPE as ScoredBPE
+    from lamina.core.vocabulary import TokenKind as TokenKind
+    from lamina.core.vocabulary import spelt as spelt
     from lamina.core.wrapper import AttentionWrapper as AttentionWrapper
     from lamina.core.wrapper import FFNWrapper as FFNWrapper

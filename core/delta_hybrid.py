@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from lamina.core.component import Part
-from lamina.core.family import ACTIVATIONS, ConfigKeys, Fixed, Item, Key, without
+from lamina.core.config_keys import ConfigKeys
+from lamina.core.family import ACTIVATIONS, Fixed, Item, Key, without
 from lamina.core.layout import SAME, Beside, Chain, Dealt, Either, Joined, Move, Woven, move
 from lamina.core.llama_like import LLAMA_KEYS, TypedLayers, llama_template, overlay
 from lamina.core.rope_keys import Rope

@@ -30,20 +30,28 @@ _UNWRITABLE = {
 }
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Make `path` hold `data`. A reader, or a machine that stops at any instant, sees the old file or the new one."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Gives a new file to write; it becomes `path` when the block ends well and is removed when it does not. A reader,
+    or a machine that stops at any instant, sees the old file or the new one."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(path)
-        try:
-            with open(partial, "xb") as file:
-                file.write(data.encode("utf-8") if isinstance(data, str) else data)
-                file.flush()
-                os.fsync(file.fileno())
+    partial = _beside(path)
+    try:
+        with explained(path, inside=partial):
+            yield partial
+        with explained(path):
+            _fsync(partial)
             os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        _fsync(path.parent)
+            _fsync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Make `path` hold `data`, as `atomic_file` does."""
+    with atomic_file(path) as partial, open(partial, "xb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from lamina.core.component import Part
-from lamina.core.family import ACTIVATIONS, ConfigKeys, Data, Item, Key
+from lamina.core.config_keys import ConfigKeys
+from lamina.core.family import ACTIVATIONS, Data, Item, Key
 from lamina.core.layout import Either, Move, move
 from lamina.core.llama_like import LlamaLike, llama_template
 from lamina.core.resolved import ResolvedSpec

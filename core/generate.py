@@ -423,7 +423,8 @@ def _encoded(model: Model, prompt: str | Sequence[str]) -> list[list[int]]:
         raise GenerationError("the list of prompts is empty")
     if model.tokenizer is None:
         raise GenerationError("the model has no tokenizer", hint="give token ids, a tensor (batch, tokens)")
-    begin = [] if model.tokenizer.bos_id is None else [model.tokenizer.bos_id]
+    bos = model.tokenizer.bos_id
+    begin = [bos] if bos is not None and model.tokenizer.adds_bos else []
     return [begin + model.tokenizer.encode(text) for text in texts]
 
 

@@ -1,6 +1,7 @@
-"""`lamina import`: a Hugging Face directory becomes a model directory, its weights moved one tensor at a time.
+"""`lamina import`: a Hugging Face directory or a .gguf file becomes a model directory, its weights moved one tensor at
+a time.
 
-    config.json -> family -> spec, tidied -> decoder on the meta device -> plan of tensors -> written
+    config -> family -> spec, tidied -> decoder on the meta device -> plan of tensors -> written
 
 Everything that is wrong is found before anything is written.
 """
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,9 +23,12 @@ import yaml
 
 from lamina.core.checkpoint import Checkpoint, Stored, Writer, copy_files, read_json, some
 from lamina.core.component import Part
+from lamina.core.config_keys import ConfigKeys
 from lamina.core.errors import LaminaError, ModelError, PluginError, did_you_mean
-from lamina.core.family import IGNORED_KEYS, ConfigKeys, Data, Family
+from lamina.core.family import IGNORED_KEYS, Data, Family
 from lamina.core.files import atomic_directory
+from lamina.core.gguf.reading import GGUFReading
+from lamina.core.gguf.tokenizer import write_tokenizer_files
 from lamina.core.model import write_manifest
 from lamina.core.plan import Plan, decoder_tensors, plan, result_dtypes
 from lamina.core.registry import Registry, load_plugins
@@ -68,43 +75,118 @@ def import_model(
     registry: Registry | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Imported:
-    """Read the Hugging Face directory `source` and write the model directory `target`, which must not exist.
+    """Read `source`, a Hugging Face directory or a .gguf file, and write the model directory `target`, which must not
+    exist.
 
     `family` names the component to read it with, where its `model_type` does not; `ignore` names config keys that do
     not matter. Raises ModelError with everything that is wrong; then nothing is written.
     """
-    registry, source, target = (registry or load_plugins()).ours, Path(source), Path(target)
-    if not source.is_dir():
-        raise ModelError(f"{str(source)!r}: no such directory", hint="give a directory with a config.json")
+    registry, target = (registry or load_plugins()).ours, Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target}: exists already", hint="choose another directory, or remove this one")
-    config = read_json(source / CONFIG)
-    chosen, reader = find_family(config, registry, family)
+    with open_source(Path(source), registry, family) as origin:
+        return _import(origin, target, set(ignore), registry, tell)
+
+
+class Source(ABC):
+    """What is imported: a config, a checkpoint and, in a folder, the files of a tokenizer."""
+
+    name: str  # of the model
+    place: Path  # what a person called it
+    folder: Path  # holds tokenizer files and a generation config, if there are any
+    says: str  # what the config is called in messages
+    family: str
+    reader: Family
+    config: dict[str, Any]
+
+    def problems(self, ignored: set[str]) -> list[str]:
+        """What is wrong with it besides what the family finds."""
+        return []
+
+    @abstractmethod
+    def checkpoint(self, spec: ResolvedSpec) -> Checkpoint:
+        """The tensors, named and laid out as the family has them."""
+
+
+class HFSource(Source):
+    """A Hugging Face directory."""
+
+    says = CONFIG
+
+    def __init__(self, folder: Path, registry: Registry, family: str | None) -> None:
+        self.place = self.folder = folder
+        self.config = read_json(folder / CONFIG)
+        self.family, self.reader = find_family(self.config, registry, family)
+        path = self.config.get("_name_or_path")
+        self.name = Path(path).name if isinstance(path, str) and path.strip("/. ") else folder.resolve().name
+        self._checkpoint = Checkpoint.of(folder)
+
+    def checkpoint(self, spec: ResolvedSpec) -> Checkpoint:
+        return self._checkpoint
+
+
+class GGUFSource(Source):
+    """A .gguf file. `folder` gets the files that its metadata make."""
+
+    says = "metadata"
+
+    def __init__(self, file: Path, folder: Path, registry: Registry, family: str | None) -> None:
+        self.place, self.folder, self.name = file, folder, file.stem
+        self._reading = GGUFReading(file, registry, family)
+        self.family, self.reader, self.config = self._reading.name, self._reading.family, self._reading.config
+        write_tokenizer_files(self._reading.file.metadata, folder)
+
+    def problems(self, ignored: set[str]) -> list[str]:
+        return self._reading.problems(ignored)
+
+    def checkpoint(self, spec: ResolvedSpec) -> Checkpoint:
+        return self._reading.checkpoint(spec)
+
+
+@contextmanager
+def open_source(source: Path, registry: Registry, family: str | None) -> Iterator[Source]:
+    """The source that lies at this path. ModelError says why there is none."""
+    if source.is_dir():
+        yield HFSource(source, registry, family)
+    elif source.is_file():
+        with TemporaryDirectory() as folder:
+            yield GGUFSource(source, Path(folder), registry, family)
+    else:
+        raise ModelError(
+            f"{str(source)!r}: no such file or directory", hint="give a directory with a config.json, or a .gguf file"
+        )
+
+
+def _import(
+    origin: Source, target: Path, ignore: set[str], registry: Registry, tell: Callable[[str], None]
+) -> Imported:
+    config, reader, chosen = origin.config, origin.reader, origin.family
     keys = ConfigKeys(config)
     data = reader.read(keys)
-    problems = [f"{CONFIG}: {problem}" for problem in keys.problems]
     ignored = {*IGNORED_KEYS, *reader.ignored_keys, *reader.training_keys, *ignore}
+    problems = origin.problems(ignore) + [f"{origin.says}: {problem}" for problem in keys.problems]
     problems += [
-        f"{CONFIG}: {key}: no component honours {_short(config[key])} (--ignore {key} leaves it out)"
+        f"{origin.says}: {key}: no component honours {_short(config[key])} (--ignore {key} leaves it out)"
         for key in keys.left(ignored)
     ]
-    checkpoint = Checkpoint.of(source)
-    spec, made = None, None
+    spec, made, checkpoint = None, None, None
     try:
-        spec = resolve_data(_complete(data, source, config), registry)
+        spec = resolve_data(_complete(data, origin.name), registry)
     except LaminaError as error:
-        problems += [f"{CONFIG}: {problem.message}" for problem in error.problems]
+        problems += [f"{origin.says}: {problem.message}" for problem in error.problems]
     if spec is not None and not keys.problems:
+        checkpoint = origin.checkpoint(spec)
         tensors = decoder_tensors(spec)
         made = plan(reader, spec, tensors, checkpoint.tensors)
         tied = _tied_copies(reader, spec, made, checkpoint)
         problems += [problem for problem in made.problems if problem not in tied]
-    if problems or spec is None or made is None:
+    if problems or spec is None or made is None or checkpoint is None:
         raise ModelError(
-            f"{source}: cannot be imported as {chosen}" + "".join(f"\n  {line}" for line in some(problems, 40))
+            f"{origin.place}: cannot be imported as {chosen}" + "".join(f"\n  {line}" for line in some(problems, 40))
         )
+    source = origin.folder
     tokenizer = _tokenizer(source, registry)
-    data = tidy(_complete(data, source, config), registry)
+    data = tidy(_complete(data, origin.name), registry)
     notes = _notes(reader, config)
     if tokenizer is not None:
         data["tokenizer"] = {"name": tokenizer.name, "path": f"tokenizer/{tokenizer.dump()['path']}"}
@@ -122,7 +204,9 @@ def import_model(
         write_manifest(final, folder, family=chosen)
         dtype = _write(folder / "model.safetensors", made, checkpoint, tell)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    return Imported(str(source), str(target), chosen, parameters, dtype, tokenizer.name if tokenizer else None, notes)
+    return Imported(
+        str(origin.place), str(target), chosen, parameters, dtype, tokenizer.name if tokenizer else None, notes
+    )
 
 
 def find_family(config: Mapping[str, Any], registry: Registry, name: str | None = None) -> tuple[str, Family]:
@@ -147,9 +231,7 @@ def find_family(config: Mapping[str, Any], registry: Registry, name: str | None 
     )
 
 
-def _complete(data: Data, source: Path, config: Mapping[str, Any]) -> Data:
-    path = config.get("_name_or_path")
-    name = Path(path).name if isinstance(path, str) and path.strip("/. ") else source.resolve().name
+def _complete(data: Data, name: str) -> Data:
     return {"lamina": 1, "name": re.sub(r"\s+", "-", name) or "imported", **data}
 
 

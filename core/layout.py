@@ -54,15 +54,34 @@ class Transposed(Layout):
 
 @dataclass(frozen=True)
 class Joined(Layout):
-    """Several tensors of the checkpoint, of these many rows, are one of the decoder, in this order."""
+    """Several tensors of the checkpoint, of these many rows, are one of the decoder, in this order. In a stack the
+    rows are the second axis."""
 
     sizes: tuple[int, ...]
+    axis: int = 0
 
     def ours(self, theirs: list[Tensor]) -> list[Tensor]:
-        return [torch.cat(theirs)]
+        return [torch.cat(theirs, self.axis)]
 
     def theirs(self, ours: list[Tensor]) -> list[Tensor]:
-        return list(torch.split(ours[0], list(self.sizes)))
+        return list(torch.split(ours[0], list(self.sizes), self.axis))
+
+
+@dataclass(frozen=True)
+class Alternating(Layout):
+    """Several tensors of the checkpoint are one of the decoder in which their rows take turns, in a stack as the second
+    axis."""
+
+    parts: int = 2
+    axis: int = 0
+
+    def ours(self, theirs: list[Tensor]) -> list[Tensor]:
+        return [torch.stack(theirs, self.axis + 1).flatten(self.axis, self.axis + 1)]
+
+    def theirs(self, ours: list[Tensor]) -> list[Tensor]:
+        shape = list(ours[0].shape)
+        shape[self.axis : self.axis + 1] = [shape[self.axis] // self.parts, self.parts]
+        return list(ours[0].reshape(shape).unbind(self.axis + 1))
 
 
 @dataclass(frozen=True)

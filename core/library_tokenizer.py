@@ -17,7 +17,9 @@ from tokenizers import AddedToken
 
 from lamina.core.component import ComponentConfig
 from lamina.core.errors import ConfigProblem, DataError
+from lamina.core.library_vocabulary import halves, vocabulary_of
 from lamina.core.tokenizer import BEGINS, ENDS, Tokenizer, show_bytes, usual
+from lamina.core.vocabulary import BYTE_OF, Vocabulary, bytes_of
 
 FILE = "tokenizer.json"
 END_OF_TEXT = ENDS[0]
@@ -138,6 +140,9 @@ class LibraryTokenizer(Tokenizer):
     def eos_id(self) -> int | None:
         return self._eos
 
+    def vocabulary(self) -> Vocabulary | None:
+        return vocabulary_of(self._tokenizer)
+
     @cached_property
     def _with_special(self) -> tokenizers.Tokenizer:
         # A second one: flipping the switch on the first would open another thread's text to special tokens.
@@ -169,7 +174,7 @@ class LibraryTokenizer(Tokenizer):
         special = frozenset(self._special.values())
         pieces = [None if i in special else self._tokenizer.id_to_token(i) for i in ids]
         if self._byte_level:
-            return [None if piece is None else _bytes_of(piece) for piece in pieces]
+            return [None if piece is None else bytes_of(piece) for piece in pieces]
         spelt = [None if piece is None else re.fullmatch("<0x([0-9A-F]{2})>", piece) for piece in pieces]
         plain = super().token_bytes(ids)
         return [
@@ -182,7 +187,7 @@ class LibraryTokenizer(Tokenizer):
         if not self._byte_level:
             return [piece.replace("▁", " ") for piece in pieces]
         known = [i in special for i in ids]
-        return [piece if k else show_bytes(_bytes_of(piece)) for piece, k in zip(pieces, known, strict=True)]
+        return [piece if k else show_bytes(bytes_of(piece)) for piece, k in zip(pieces, known, strict=True)]
 
 
 @contextmanager
@@ -235,7 +240,7 @@ def _unspellable(tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]) ->
     else:
         model["vocab"] = {rename.get(piece, piece): i for piece, i in vocab.items()}
     if "merges" in model:
-        merges = [merge for merge in model["merges"] if not {*_halves(merge), _join(merge, model)} & named]
+        merges = [merge for merge in model["merges"] if not {*halves(merge), _join(merge, model)} & named]
         model["merges"] = merges
     if model.get("unk_token") in rename:
         model["unk_token"] = rename[model["unk_token"]]
@@ -249,26 +254,5 @@ def _unspellable(tokenizer: tokenizers.Tokenizer, special: Mapping[str, int]) ->
 
 def _join(merge: str | list[str], model: Mapping[str, Any]) -> str:
     """What two pieces of a BPE model become: the mark of pieces inside a word goes from the second."""
-    a, b = _halves(merge)
+    a, b = halves(merge)
     return a + b.removeprefix(model.get("continuing_subword_prefix") or "")
-
-
-def _halves(merge: str | list[str]) -> tuple[str, str]:
-    a, b = merge.split(" ", 1) if isinstance(merge, str) else merge
-    return a, b
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in byte-level vocabularies, as GPT-2 has it: visible ones for themselves,
-    the others, in order, from U+0100 on."""
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}
-
-
-BYTE_OF = _byte_alphabet()
-
-
-def _bytes_of(piece: str) -> bytes:
-    """What a piece of a byte-level vocabulary stands for. An added token, not written in that alphabet, is text."""
-    return bytes(BYTE_OF[c] for c in piece) if all(c in BYTE_OF for c in piece) else piece.encode()

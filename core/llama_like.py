@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from lamina.core.component import Part
-from lamina.core.family import ACTIVATIONS, ConfigKeys, Item, Key, TemplateFamily
+from lamina.core.config_keys import ConfigKeys
+from lamina.core.family import ACTIVATIONS, Item, Key, TemplateFamily
 from lamina.core.layout import SAME, Either, Joined, Layout, Move, Stacked, Woven, move
 from lamina.core.resolved import BlockConfig, ResolvedSpec
 from lamina.core.rope_keys import Rope
@@ -183,7 +184,7 @@ class WindowedLayers(LlamaLike):
         return ["full" if config.get("sliding_window", self.window) is None else "sliding"] * n_layers
 
     def write_roles(self, roles: list[str], config: dict[str, Any]) -> None:
-        if "sliding" not in roles:
+        if "sliding" not in roles:  # which a config says in words where the class takes it to have one
             config["sliding_window"] = None
 
 

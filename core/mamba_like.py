@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lamina.core.component import Part
-from lamina.core.family import ACTIVATIONS, ConfigKeys, Data, Item, Key, pick, put
+from lamina.core.config_keys import ConfigKeys
+from lamina.core.family import ACTIVATIONS, Data, Item, Key, pick, put
 from lamina.core.layout import SAME, Either, Inverse, Joined, Layout, Move, Reshaped, move
 from lamina.core.llama_like import LlamaLike, llama_template
 from lamina.core.resolved import ResolvedSpec

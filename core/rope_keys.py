@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lamina.core.family import ConfigKeys, Data, Item, pick, put
+from lamina.core.config_keys import ConfigKeys
+from lamina.core.family import Data, Item, pick, put
 
 ORIGINAL = "original_max_position_embeddings"
 OLDER_TYPES = {"su": "longrope", "mrope": "default"}

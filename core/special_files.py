@@ -27,6 +27,7 @@ class SpecialFiles:
     roles: dict[str, str | None] = field(default_factory=dict)  # bos_token, eos_token, … -> text, None for "none"
     names: list[str] = field(default_factory=list)  # all special tokens named
     added: dict[int, dict[str, Any]] = field(default_factory=dict)  # id -> token added to the vocabulary
+    adds_bos: bool | None = None  # whether bos_token is put before texts, None where the files do not say
 
     @classmethod
     def read(cls, folder: Path) -> SpecialFiles:
@@ -45,6 +46,8 @@ class SpecialFiles:
         for role in ROLES:
             if role in data and role not in self.roles:
                 self.roles[role] = _content(data[role])
+        if self.adds_bos is None and isinstance(data.get("add_bos_token"), bool):
+            self.adds_bos = data["add_bos_token"]
         self.names += [name for name in self.roles.values() if name and name not in self.names]
         for key in LISTS:
             listed = data.get(key) or []

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from lamina.core.component import Component, ComponentConfig
 from lamina.core.errors import DataError
+from lamina.core.vocabulary import Vocabulary
 
 # What published vocabularies call the tokens that begin and end a document, the likelier first.
 BEGINS = ("<|begin_of_text|>", "<｜begin▁of▁sentence｜>", "<bos>", "<s>", "<|startoftext|>")
@@ -68,12 +69,21 @@ class Tokenizer(Component, ABC):
 
     @property
     def bos_id(self) -> int | None:
-        """Put before a text, None when the vocabulary has no such token."""
+        """Begins a text, None when the vocabulary has no such token. `adds_bos` says whether it is put there."""
         return None
 
     @property
     def eos_id(self) -> int | None:
         """Ends a text, None when the vocabulary has no such token."""
+        return None
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether `bos_id` is put before a text. Some vocabularies have the token and their models never saw it so."""
+        return self.bos_id is not None
+
+    def vocabulary(self) -> Vocabulary | None:
+        """What the vocabulary comes to, for formats that run it themselves; None where they cannot."""
         return None
 
     @abstractmethod

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lamina.core.config_keys import ConfigKeys
 from lamina.core.conformance.case import Case
 from lamina.core.conformance.checks import Wrong, check
 from lamina.core.errors import LaminaError
-from lamina.core.family import ConfigKeys, Family
+from lamina.core.family import Family
 
 # What a config may hold where a number, a name or a list is due.
 STRANGE: tuple[Any, ...] = (None, 0, -1, 10**9, 1.5, "", "none", True, [], ["x"], {}, {"rope_type": 3})

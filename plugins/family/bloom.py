@@ -6,13 +6,18 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from lamina.core import (
+    GGUF,
+    Always,
     Either,
     Fixed,
+    Inverse,
     Key,
     LlamaLike,
+    MetaKey,
     Move,
     Register,
     ResolvedSpec,
+    Woven,
     hookimpl,
     llama_template,
     move,
@@ -46,6 +51,22 @@ class Bloom(LlamaLike):
         Key("hidden_dropout", "blocks.*.residual.dropout", default=0.0),
         Key("tie_word_embeddings", "head.tied", default=True),
         Fixed("apply_residual_connection_post_layernorm", False),
+    )
+    gguf = GGUF(
+        "bloom",
+        (
+            MetaKey("context_length", "seq_length"),
+            MetaKey("embedding_length", "hidden_size"),
+            MetaKey("block_count", "n_layer"),
+            Always("feed_forward_length", lambda config: 4 * config["hidden_size"]),
+            MetaKey("attention.head_count", "n_head", also=("attention.head_count_kv",)),
+            MetaKey("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
+        ),
+        {"attn_qkv": lambda config: Inverse(Woven(config["n_head"], (config["hidden_size"] // config["n_head"],) * 3))},
+        {
+            "transformer.word_embeddings_layernorm": "token_embd_norm",
+            "transformer.h.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+        },
     )
     # How training was spread over devices, and how its kernels were fused and rounded.
     ignored_keys = (

@@ -6,17 +6,23 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from lamina.core import (
+    GGUF,
+    LAYER_NORM_META,
     LLAMA_KEYS,
+    SIZES_META,
     ConfigKeys,
     Either,
     Key,
     LlamaLike,
+    Means,
+    MetaKey,
     Move,
     Part,
     Register,
     Reshaped,
     ResolvedSpec,
     Rope,
+    RopeMeta,
     defaults,
     hookimpl,
     llama_template,
@@ -40,6 +46,16 @@ class Cohere(LlamaLike):
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("logit_scale", "head.scale", default=0.0625),
         Rope(layout="interleaved", theta=5e5),
+    )
+    gguf = GGUF(
+        "command-r",
+        (
+            *SIZES_META,
+            LAYER_NORM_META,
+            RopeMeta(),
+            MetaKey("logit_scale", "logit_scale", float, default=1.0),
+            Means("tie_word_embeddings", True),
+        ),
     )
     norms: ClassVar = {"attention_in": "input_layernorm"}
 

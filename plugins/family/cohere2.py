@@ -5,13 +5,20 @@ from __future__ import annotations
 from typing import ClassVar
 
 from lamina.core import (
+    GGUF,
+    LAYER_NORM_META,
     LLAMA_KEYS,
+    SIZES_META,
     WINDOW,
     ConfigKeys,
     Key,
+    Means,
+    MetaKey,
     Register,
     Rope,
+    RopeMeta,
     TypedLayers,
+    Windows,
     defaults,
     hookimpl,
     llama_template,
@@ -41,6 +48,17 @@ class Cohere2(TypedLayers):
         Key("logit_scale", "head.scale", default=0.0625),
         with_default(WINDOW, 4096),
         Rope(role="sliding", layout="interleaved"),
+    )
+    gguf = GGUF(
+        "cohere2",
+        (
+            *SIZES_META,
+            LAYER_NORM_META,
+            RopeMeta(),
+            MetaKey("logit_scale", "logit_scale", float),
+            Windows(4),
+            Means("tie_word_embeddings", True),
+        ),
     )
     ignored_keys = ("cache_implementation",)
     norms: ClassVar = {"attention_in": "input_layernorm"}

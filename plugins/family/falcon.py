@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lamina.core import (
     ACTIVATIONS,
+    GGUF,
     BlockConfig,
     ConfigKeys,
     Either,
+    Inverse,
     Key,
     LlamaLike,
+    Means,
+    MetaKey,
     Move,
+    Present,
     Register,
     ResolvedSpec,
     Rope,
+    RopeMeta,
+    Woven,
     hookimpl,
     llama_template,
     move,
 )
+
+
+def _woven(config: Mapping[str, Any]) -> Woven:
+    """Rows of queries, keys and values by group, where a GGUF has all queries first."""
+    heads, groups = config["num_attention_heads"], config["num_kv_heads"]
+    head_dim = config["hidden_size"] // heads
+    return Woven(groups, (heads // groups * head_dim, head_dim, head_dim))
 
 
 class Falcon(LlamaLike):
@@ -46,6 +61,27 @@ class Falcon(LlamaLike):
         Key("hidden_dropout", "blocks.*.residual.dropout", default=0.0),
         Key("tie_word_embeddings", "head.tied", default=True),
         Rope(),
+    )
+    gguf = GGUF(
+        "falcon",
+        (
+            MetaKey("context_length", "max_position_embeddings"),
+            MetaKey("embedding_length", "hidden_size"),
+            MetaKey("block_count", "num_hidden_layers"),
+            MetaKey("feed_forward_length", "ffn_hidden_size"),
+            MetaKey("attention.head_count", "num_attention_heads"),
+            MetaKey("attention.head_count_kv", "num_kv_heads", default=1),
+            MetaKey("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
+            RopeMeta(),
+            Means("new_decoder_architecture", lambda config: config["num_kv_heads"] != 1),
+            Present("num_ln_in_parallel_attn", "blk.0.attn_norm_2.weight", 2, 1),
+        ),
+        {"attn_qkv": lambda config: Inverse(_woven(config))},
+        {
+            "transformer.h.{}.ln_attn": "blk.{}.attn_norm_2",
+            "transformer.h.{}.ln_mlp": "blk.{}.attn_norm",
+            "transformer.h.{}.input_layernorm": "blk.{}.attn_norm",
+        },
     )
 
     embedding_name = "transformer.word_embeddings"

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.core import LLAMA_KEYS, ConfigKeys, Fixed, Key, LlamaLike, Register, defaults, hookimpl, llama_template
+from lamina.core import (
+    FROM_ONE,
+    GGUF,
+    LLAMA_KEYS,
+    LLAMA_META,
+    ConfigKeys,
+    Fixed,
+    Key,
+    LlamaLike,
+    Register,
+    defaults,
+    hookimpl,
+    llama_template,
+)
 
 
 class Gemma(LlamaLike):
@@ -19,6 +32,7 @@ class Gemma(LlamaLike):
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Fixed("use_bidirectional_attention", None),
     )
+    gguf = GGUF("gemma", LLAMA_META, FROM_ONE)
 
     def read(self, config: ConfigKeys) -> dict[str, Any]:
         if (chosen := config.get("hidden_activation")) is not None:  # an older key, which went before hidden_act

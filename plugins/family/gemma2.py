@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lamina.core import (
     ACTIVATIONS,
+    FROM_ONE,
     FULL_OR_SLIDING,
+    GGUF,
     LLAMA_KEYS,
+    LLAMA_META,
     WINDOW,
     ConfigKeys,
     Fixed,
     Key,
+    Means,
+    MetaKey,
     Register,
     TypedLayers,
+    Windows,
     defaults,
     hookimpl,
     llama_template,
     with_default,
     without,
 )
+
+
+def scaled_by(config: Mapping[str, Any]) -> int:
+    """What llama.cpp takes `query_pre_attn_scalar` to be, which its files do not have: another width in the largest."""
+    largest = config["num_hidden_layers"] == 46
+    return int(config["hidden_size"] // config["num_attention_heads"] if largest else config["head_dim"])
 
 
 class Gemma2(TypedLayers):
@@ -45,6 +58,17 @@ class Gemma2(TypedLayers):
         Key("attn_logit_softcapping", "blocks.*.attention.softcap", default=50.0),
         Key("final_logit_softcapping", "head.softcap", default=30.0),
         Fixed("use_bidirectional_attention", None),
+    )
+    gguf = GGUF(
+        "gemma2",
+        (
+            *LLAMA_META,
+            Windows(2, 4096),
+            MetaKey("attn_logit_softcapping", "attn_logit_softcapping", float),
+            MetaKey("final_logit_softcapping", "final_logit_softcapping", float),
+            Means("query_pre_attn_scalar", scaled_by),
+        ),
+        FROM_ONE,
     )
     ignored_keys = ("cache_implementation",)
     norms: ClassVar = {

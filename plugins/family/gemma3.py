@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lamina.core import (
     ACTIVATIONS,
+    FROM_ONE,
     FULL_OR_SLIDING,
+    GGUF,
+    HEAD_META,
     LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
     WINDOW,
     ConfigKeys,
     Fixed,
     Key,
+    Means,
+    MetaKey,
     Register,
     Rope,
+    RopeMeta,
     TypedLayers,
+    Windows,
     defaults,
     hookimpl,
     llama_template,
     with_default,
     without,
 )
+
+
+def scaled_by(config: Mapping[str, Any]) -> int:
+    """What llama.cpp takes `query_pre_attn_scalar` to be, which its files do not have: another width in the largest."""
+    largest = config["num_hidden_layers"] == 62
+    return int(config["hidden_size"] // config["num_attention_heads"] if largest else config["head_dim"])
 
 
 class Gemma3(TypedLayers):
@@ -53,6 +69,20 @@ class Gemma3(TypedLayers):
         Rope(role="sliding", layer_type="sliding_attention", flat=False, theta_keys=("rope_local_base_freq",)),
         Rope(role="full", layer_type="full_attention", theta=1e6),
         Fixed("use_bidirectional_attention", None),
+    )
+    gguf = GGUF(
+        "gemma3",
+        (
+            *SIZES_META,
+            HEAD_META,
+            RMS_META,
+            RopeMeta(1e6, layer_type="full_attention"),
+            RopeMeta(1e4, layer_type="sliding_attention", base="rope.freq_base_swa", scaled=False),
+            Windows(6),
+            MetaKey("final_logit_softcapping", "final_logit_softcapping", float),
+            Means("query_pre_attn_scalar", scaled_by),
+        ),
+        FROM_ONE,
     )
     ignored_keys = ("cache_implementation",)
     norms: ClassVar = {

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 from lamina.core import (
     ACTIVATIONS,
+    GGUF,
     SAME,
     BlockConfig,
     ConfigKeys,
     Fixed,
     Key,
+    MetaKey,
     Move,
     Register,
     ResolvedSpec,
@@ -66,6 +68,18 @@ class GPT2(TemplateFamily):
         Key("resid_pdrop", "blocks.*.residual.dropout", default=0.1),
         Key("tie_word_embeddings", "head.tied", default=True),
         Fixed("add_cross_attention", False),
+    )
+    gguf = GGUF(
+        "gpt2",
+        (
+            MetaKey("context_length", "n_positions"),
+            MetaKey("embedding_length", "n_embd"),
+            MetaKey("block_count", "n_layer"),
+            MetaKey("feed_forward_length", "n_inner"),
+            MetaKey("attention.head_count", "n_head"),
+            MetaKey("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
+        ),
+        {name: lambda config: Transposed() for name in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")},
     )
     # Upcasting changes how half precision rounds, and nothing else; the summary serves other heads.
     ignored_keys = (

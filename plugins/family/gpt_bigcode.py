@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 from lamina.core import (
     ACTIVATIONS,
+    GGUF,
+    Always,
     ConfigKeys,
     Either,
     Fixed,
     Key,
     LlamaLike,
+    MetaKey,
     Move,
     Register,
     ResolvedSpec,
@@ -47,6 +50,18 @@ class GPTBigCode(LlamaLike):
         Key("resid_pdrop", "blocks.*.residual.dropout", default=0.1),
         Key("tie_word_embeddings", "head.tied", default=True),
         Fixed("add_cross_attention", False),
+    )
+    gguf = GGUF(
+        "starcoder",
+        (
+            MetaKey("context_length", "n_positions"),
+            MetaKey("embedding_length", "n_embd"),
+            MetaKey("block_count", "n_layer"),
+            MetaKey("feed_forward_length", "n_inner"),
+            MetaKey("attention.head_count", "n_head"),
+            Always("attention.head_count_kv", 1),
+            MetaKey("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
+        ),
     )
     # Precisions of the softmax change how half precision rounds; the summary serves other heads.
     ignored_keys = (

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, Rope, defaults, hookimpl, llama_template, without
+from lamina.core import (
+    GGUF,
+    LAYER_NORM_META,
+    LLAMA_KEYS,
+    SIZES_META,
+    Inverse,
+    Key,
+    LlamaLike,
+    Means,
+    MetaKey,
+    Register,
+    Rope,
+    RopeMeta,
+    Woven,
+    defaults,
+    hookimpl,
+    llama_template,
+    without,
+)
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    return int(config["hidden_size"] // config["num_attention_heads"])
 
 
 class GPTNeoX(LlamaLike):
@@ -31,6 +54,17 @@ class GPTNeoX(LlamaLike):
             fraction_keys=("partial_rotary_factor", "rotary_pct"),
             theta_keys=("rope_theta", "rotary_emb_base"),
         ),
+    )
+    gguf = GGUF(
+        "gptneox",
+        (
+            *SIZES_META,
+            LAYER_NORM_META,
+            RopeMeta(),
+            MetaKey("use_parallel_residual", "use_parallel_residual", bool),
+            Means("tie_word_embeddings", False),
+        ),
+        {"attn_qkv": lambda config: Inverse(Woven(config["num_attention_heads"], (_head_dim(config),) * 3))},
     )
     ignored_keys = ("classifier_dropout",)
     ignored_tensors = ("*.rotary_emb.inv_freq", "*.attention.bias", "*.attention.masked_bias")

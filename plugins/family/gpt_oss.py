@@ -7,20 +7,29 @@ from typing import Any
 
 from lamina.core import (
     FULL_OR_SLIDING,
+    GGUF,
+    HEAD_META,
     LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
     WINDOW,
+    Alternating,
     Chain,
     ConfigKeys,
     Each,
     Fixed,
     Key,
+    Means,
+    MetaKey,
     Move,
     Part,
     Register,
     Rope,
+    RopeMeta,
     Stacked,
     Transposed,
     TypedLayers,
+    Windows,
     Woven,
     defaults,
     hookimpl,
@@ -67,6 +76,36 @@ class GptOss(TypedLayers):
         Key("swiglu_limit", "blocks.*.ffn.expert.limit", default=7.0),
         Key("num_local_experts", "blocks.*.ffn.n_experts", default=128, older=("num_experts",)),
         Key("num_experts_per_tok", "blocks.*.ffn.router.experts_per_token", default=4, older=("experts_per_token",)),
+    )
+    gguf = GGUF(
+        "gpt-oss",
+        (
+            *SIZES_META,
+            HEAD_META,
+            RMS_META,
+            RopeMeta(150_000.0, yarn={"truncate": False}),
+            Windows(2),
+            MetaKey("expert_feed_forward_length", "intermediate_size"),
+            MetaKey("expert_count", "num_local_experts"),
+            MetaKey("expert_used_count", "num_experts_per_tok"),
+            Means("tie_word_embeddings", False),
+        ),
+        {"ffn_down_exps.weight": lambda config: Transposed()},
+        {
+            "model.layers.{}.self_attn.sinks": "blk.{}.attn_sinks.weight",
+            "model.layers.{}.mlp.experts.down_proj": "blk.{}.ffn_down_exps.weight",
+            "model.layers.{}.mlp.experts.down_proj_bias": "blk.{}.ffn_down_exps.bias",
+        },
+        {
+            "model.layers.{}.mlp.experts.gate_up_proj": (
+                ("blk.{}.ffn_gate_exps.weight", "blk.{}.ffn_up_exps.weight"),
+                lambda config: Chain(Alternating(axis=1), Transposed()),
+            ),
+            "model.layers.{}.mlp.experts.gate_up_proj_bias": (
+                ("blk.{}.ffn_gate_exps.bias", "blk.{}.ffn_up_exps.bias"),
+                lambda config: Alternating(axis=1),
+            ),
+        },
     )
     # The length its rotation was trained with stands with the rotation too.
     ignored_keys = ("initial_context_length", "output_router_logits")

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from lamina.core import GRANITE_KEYS, LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template
+from lamina.core import (
+    GGUF,
+    GRANITE_KEYS,
+    LLAMA_KEYS,
+    PAIRED,
+    RMS_META,
+    SIZES_META,
+    Key,
+    LlamaLike,
+    MetaKey,
+    Present,
+    Register,
+    RopeMeta,
+    hookimpl,
+    llama_template,
+)
 
 
 class Granite(LlamaLike):
@@ -16,6 +31,21 @@ class Granite(LlamaLike):
         *LLAMA_KEYS,
         *GRANITE_KEYS,
         Key("mlp_bias", "blocks.*.ffn.bias", default=False),
+    )
+    gguf = GGUF(
+        "granite",
+        (
+            *SIZES_META,
+            RMS_META,
+            RopeMeta(),
+            MetaKey("embedding_scale", "embedding_multiplier", float),
+            MetaKey("residual_scale", "residual_multiplier", float),
+            MetaKey("attention.scale", "attention_multiplier", float),
+            MetaKey("logit_scale", "logits_scaling", float),
+            Present("attention_bias", "blk.0.attn_q.bias"),
+            Present("mlp_bias", "blk.0.ffn_up.bias"),
+        ),
+        PAIRED,
     )
 
 

@@ -6,14 +6,22 @@ from collections.abc import Iterable
 
 from lamina.core import (
     ACTIVATIONS,
+    GGUF,
     GRANITE_KEYS,
     LLAMA_KEYS,
+    PAIRED,
+    RMS_META,
+    SIZES_META,
     Either,
+    Joined,
     Key,
     LlamaLike,
+    MetaKey,
     Move,
     Part,
+    Present,
     Register,
+    RopeMeta,
     granite_experts,
     hookimpl,
     llama_template,
@@ -40,6 +48,29 @@ class GraniteMoE(LlamaLike):
         Key("hidden_act", "blocks.*.ffn.expert.activation", default="silu", values=ACTIVATIONS),
         Key("num_local_experts", "blocks.*.ffn.n_experts", default=8),
         Key("num_experts_per_tok", "blocks.*.ffn.router.experts_per_token", default=2),
+    )
+    gguf = GGUF(
+        "granitemoe",
+        (
+            *SIZES_META,
+            RMS_META,
+            RopeMeta(),
+            MetaKey("expert_count", "num_local_experts"),
+            MetaKey("expert_used_count", "num_experts_per_tok"),
+            MetaKey("embedding_scale", "embedding_multiplier", float),
+            MetaKey("residual_scale", "residual_multiplier", float),
+            MetaKey("attention.scale", "attention_multiplier", float),
+            MetaKey("logit_scale", "logits_scaling", float),
+            Present("attention_bias", "blk.0.attn_q.bias"),
+        ),
+        PAIRED,
+        {"model.layers.{}.block_sparse_moe.output_linear": "blk.{}.ffn_down_exps"},
+        {
+            "model.layers.{}.block_sparse_moe.input_linear.weight": (
+                ("blk.{}.ffn_gate_exps.weight", "blk.{}.ffn_up_exps.weight"),
+                lambda config: Joined((config["intermediate_size"],) * 2, axis=1),
+            )
+        },
     )
     ignored_keys = ("output_router_logits",)
     training_keys = ("attention_dropout", "router_aux_loss_coef")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, hookimpl
+from lamina.core import GGUF, LLAMA_KEYS, LLAMA_META, PAIRED, Key, LlamaLike, Present, Register, hookimpl
 
 
 class Llama(LlamaLike):
@@ -16,6 +16,16 @@ class Llama(LlamaLike):
         *LLAMA_KEYS,
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("mlp_bias", "blocks.*.ffn.bias", default=False),
+    )
+    gguf = GGUF(
+        "llama",
+        (
+            *LLAMA_META,
+            Present("attention_bias", "blk.0.attn_q.bias"),
+            Present("mlp_bias", "blk.0.ffn_up.bias"),
+        ),
+        PAIRED,
+        serves=lambda meta: not meta.get("expert_count"),
     )
 
 

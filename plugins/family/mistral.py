@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, WINDOW, Register, WindowedLayers, defaults, hookimpl, with_default
+from lamina.core import (
+    GGUF,
+    LLAMA_KEYS,
+    LLAMA_META,
+    PAIRED,
+    WINDOW,
+    Means,
+    Register,
+    WindowedLayers,
+    defaults,
+    hookimpl,
+    with_default,
+)
 
 
 class Mistral(WindowedLayers):
@@ -14,6 +26,10 @@ class Mistral(WindowedLayers):
     rank = 10
     window = 4096
     keys = (*defaults(LLAMA_KEYS, num_key_value_heads=8), with_default(WINDOW, 4096))
+    # llama.cpp reads such a file as a Llama, which has no windows.
+    gguf = GGUF(
+        "llama", (*LLAMA_META, Means("sliding_window", None)), PAIRED, serves=lambda meta: not meta.get("expert_count")
+    )
 
 
 @hookimpl

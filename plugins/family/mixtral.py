@@ -7,9 +7,14 @@ from typing import ClassVar
 from lamina.core import (
     ACTIVATIONS,
     FULL_OR_SLIDING,
+    GGUF,
     LLAMA_KEYS,
+    LLAMA_META,
+    PAIRED,
     WINDOW,
     Key,
+    Means,
+    MetaKey,
     Register,
     Rope,
     WindowedLayers,
@@ -43,6 +48,17 @@ class Mixtral(WindowedLayers):
         Key("num_local_experts", "blocks.*.ffn.n_experts", default=8),
         Key("num_experts_per_tok", "blocks.*.ffn.router.experts_per_token", default=2),
         Key("router_jitter_noise", "blocks.*.ffn.router.jitter", default=0.0),
+    )
+    gguf = GGUF(
+        "llama",
+        (
+            *LLAMA_META,
+            MetaKey("expert_count", "num_local_experts"),
+            MetaKey("expert_used_count", "num_experts_per_tok"),
+            Means("sliding_window", None),
+        ),
+        PAIRED,
+        serves=lambda meta: bool(meta.get("expert_count")),
     )
     ignored_keys = ("output_router_logits",)
     training_keys = ("attention_dropout", "router_aux_loss_coef")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lamina.core import (
+    GGUF,
+    Always,
     ConfigKeys,
     Fixed,
     Key,
     LlamaLike,
+    MetaKey,
     Register,
     ResolvedSpec,
     Within,
@@ -55,6 +58,19 @@ class MPT(LlamaLike):
                 Fixed("alibi", True),
             ),
             ignored=("attn_impl", "attn_pdrop", "attn_uses_sequence_id"),
+        ),
+    )
+    gguf = GGUF(
+        "mpt",
+        (
+            MetaKey("context_length", "max_seq_len"),
+            MetaKey("embedding_length", "d_model"),
+            MetaKey("block_count", "n_layers"),
+            Always("feed_forward_length", lambda config: round(config.get(RATIO, 4) * config["d_model"])),
+            MetaKey("attention.head_count", "n_heads"),
+            MetaKey("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
+            MetaKey("attention.clamp_kqv", "attn_config.clip_qkv", float),
+            MetaKey("attention.max_alibi_bias", "attn_config.alibi_bias_max", float, to=int),
         ),
     )
     # With ALiBi there are no learned positions, whatever learned_pos_emb says. The rest is about devices, precision

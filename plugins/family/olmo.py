@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, hookimpl, llama_template, without
+from lamina.core import (
+    GGUF,
+    LLAMA_KEYS,
+    PAIRED,
+    SIZES_META,
+    Always,
+    Key,
+    LlamaLike,
+    MetaKey,
+    Register,
+    RopeMeta,
+    hookimpl,
+    llama_template,
+    without,
+)
 
 
 class Olmo(LlamaLike):
@@ -16,6 +30,16 @@ class Olmo(LlamaLike):
         *without(LLAMA_KEYS, "rms_norm_eps"),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("clip_qkv", "blocks.*.attention.clip"),
+    )
+    gguf = GGUF(
+        "olmo",
+        (
+            *SIZES_META,
+            Always("attention.layer_norm_epsilon", 1e-5, float),
+            MetaKey("attention.clamp_kqv", "clip_qkv", float),
+            RopeMeta(),
+        ),
+        PAIRED,
     )
 
 

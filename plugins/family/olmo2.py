@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, defaults, hookimpl, llama_template
+from lamina.core import (
+    GGUF,
+    LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
+    Key,
+    LlamaLike,
+    Means,
+    Register,
+    RopeMeta,
+    defaults,
+    hookimpl,
+    llama_template,
+)
 
 
 class Olmo2(LlamaLike):
@@ -15,6 +28,11 @@ class Olmo2(LlamaLike):
     architecture = "Olmo2ForCausalLM"
     template = llama_template({"placement": "output", "attention": {"qk_norm": {"name": "rms"}, "qk_norm_over": "all"}})
     keys = (*defaults(LLAMA_KEYS, rms_norm_eps=1e-5), Key("attention_bias", "blocks.*.attention.bias", default=False))
+    gguf = GGUF(
+        "olmo2",
+        (*SIZES_META, RMS_META, RopeMeta(), Means("tie_word_embeddings", False)),
+        serves=lambda meta: not meta.get("attention.sliding_window"),
+    )
     norms: ClassVar = {"attention_out": "post_attention_layernorm", "ffn_out": "post_feedforward_layernorm"}
 
 

@@ -6,13 +6,19 @@ from typing import ClassVar
 
 from lamina.core import (
     FULL_OR_SLIDING,
+    GGUF,
     LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
     WINDOW,
     ConfigKeys,
     Key,
+    Means,
     Register,
     Rope,
+    RopeMeta,
     TypedLayers,
+    Windows,
     defaults,
     hookimpl,
     llama_template,
@@ -37,6 +43,18 @@ class Olmo3(TypedLayers):
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Rope(role="sliding", layer_type="sliding_attention", theta=5e5, flat=False),
         Rope(role="full", layer_type="full_attention", theta=5e5),
+    )
+    gguf = GGUF(
+        "olmo2",
+        (
+            *SIZES_META,
+            RMS_META,
+            RopeMeta(layer_type="full_attention"),
+            RopeMeta(layer_type="sliding_attention", scaled=False),
+            Windows(4),
+            Means("tie_word_embeddings", False),
+        ),
+        serves=lambda meta: bool(meta.get("attention.sliding_window")),
     )
     norms: ClassVar = {"attention_out": "post_attention_layernorm", "ffn_out": "post_feedforward_layernorm"}
 

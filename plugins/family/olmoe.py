@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from lamina.core import (
     ACTIVATIONS,
+    EXPERTS_META,
+    GGUF,
     LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
     Key,
     LlamaLike,
+    Means,
     Register,
+    RopeMeta,
     defaults,
     hookimpl,
     llama_template,
@@ -36,6 +42,17 @@ class OLMoE(LlamaLike):
         Key("num_experts", "blocks.*.ffn.n_experts", default=64, older=("num_local_experts",)),
         Key("num_experts_per_tok", "blocks.*.ffn.router.experts_per_token", default=8),
         Key("norm_topk_prob", "blocks.*.ffn.router.renormalise", default=False),
+    )
+    gguf = GGUF(
+        "olmoe",
+        (
+            *SIZES_META,
+            RMS_META,
+            RopeMeta(),
+            *EXPERTS_META,
+            Means("num_key_value_heads", lambda config: config["num_attention_heads"]),
+            Means("tie_word_embeddings", False),
+        ),
     )
     ignored_keys = ("output_router_logits",)
     training_keys = ("attention_dropout", "router_aux_loss_coef")

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lamina.core import LLAMA_KEYS, Key, LlamaLike, Register, Rope, defaults, hookimpl, llama_template, without
+from lamina.core import (
+    GGUF,
+    LAYER_NORM_META,
+    LLAMA_KEYS,
+    SIZES_META,
+    Key,
+    LlamaLike,
+    Means,
+    Register,
+    Rope,
+    RopeMeta,
+    defaults,
+    hookimpl,
+    llama_template,
+    without,
+)
 
 
 class Phi(LlamaLike):
@@ -31,6 +46,7 @@ class Phi(LlamaLike):
         Key("resid_pdrop", "blocks.*.residual.dropout", default=0.0),
         Rope(partial=True, fraction=0.5),
     )
+    gguf = GGUF("phi2", (*SIZES_META, LAYER_NORM_META, RopeMeta(), Means("tie_word_embeddings", False)))
     norm_name = "model.final_layernorm"
     norms: ClassVar = {"attention_in": "input_layernorm"}
     attention_names: ClassVar = {

@@ -6,11 +6,17 @@ from typing import ClassVar
 
 from lamina.core import (
     FULL_OR_SLIDING,
+    GGUF,
+    HEAD_META,
     LLAMA_KEYS,
+    RMS_META,
+    SIZES_META,
     WINDOW,
     Key,
+    MetaKey,
     Register,
     Rope,
+    RopeMeta,
     WindowedLayers,
     defaults,
     hookimpl,
@@ -32,6 +38,16 @@ class Phi3(WindowedLayers):
         Rope(partial=True, own_original=True),
         Key("resid_pdrop", "blocks.*.residual.dropout", default=0.0),
         Key("embd_pdrop", "embedding.dropout", default=0.0),
+    )
+    gguf = GGUF(
+        "phi3",
+        (
+            *SIZES_META,
+            HEAD_META,
+            RMS_META,
+            RopeMeta(original=True),
+            MetaKey("attention.sliding_window", "sliding_window", to=lambda n: n or None, unheeded=True),
+        ),
     )
     attention_names: ClassVar = {"qkv": "self_attn.qkv_proj", "out": "self_attn.o_proj"}
     ffn_names: ClassVar = {"gate_up": "mlp.gate_up_proj", "down": "mlp.down_proj"}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from lamina.core import FULL_OR_SLIDING, LLAMA_KEYS, WINDOW, Register, SwitchedWindow, hookimpl, llama_template
+from lamina.core import (
+    FULL_OR_SLIDING,
+    GGUF,
+    LLAMA_KEYS,
+    LLAMA_META,
+    WINDOW,
+    Register,
+    SwitchedWindow,
+    hookimpl,
+    llama_template,
+)
 
 
 class Qwen2(SwitchedWindow):
@@ -13,6 +23,7 @@ class Qwen2(SwitchedWindow):
     architecture = "Qwen2ForCausalLM"
     template = llama_template({"attention": {"bias": True, "out_bias": False}}, blocks=FULL_OR_SLIDING)
     keys = (*LLAMA_KEYS, WINDOW)
+    gguf = GGUF("qwen2", LLAMA_META)
 
 
 @hookimpl

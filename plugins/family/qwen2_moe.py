@@ -6,9 +6,14 @@ from typing import Any
 
 from lamina.core import (
     ACTIVATIONS,
+    EXPERTS_META,
+    GGUF,
     LLAMA_KEYS,
+    LLAMA_META,
     ConfigKeys,
     Key,
+    Means,
+    MetaKey,
     Register,
     TypedLayers,
     defaults,
@@ -71,6 +76,16 @@ class Qwen2MoE(TypedLayers):
         Key("num_experts", *_experts("n_experts"), default=60),
         Key("num_experts_per_tok", *_experts("router.experts_per_token"), default=4),
         Key("norm_topk_prob", *_experts("router.renormalise"), default=False),
+    )
+    gguf = GGUF(
+        "qwen2moe",
+        (
+            *LLAMA_META,
+            *EXPERTS_META,
+            MetaKey("expert_feed_forward_length", "moe_intermediate_size"),
+            MetaKey("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+            Means("tie_word_embeddings", False),
+        ),
     )
     ignored_keys = ("output_router_logits",)
     training_keys = ("attention_dropout", "router_aux_loss_coef")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lamina.core import (
     FULL_OR_SLIDING,
+    GGUF,
     LLAMA_KEYS,
+    LLAMA_META,
     WINDOW,
     Key,
     Register,
@@ -27,6 +29,7 @@ class Qwen3(SwitchedWindow):
         WINDOW,
         Key("attention_bias", "blocks.*.attention.bias", default=False),
     )
+    gguf = GGUF("qwen3", LLAMA_META)
 
 
 @hookimpl

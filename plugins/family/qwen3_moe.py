@@ -6,10 +6,15 @@ from typing import Any
 
 from lamina.core import (
     ACTIVATIONS,
+    EXPERTS_META,
+    GGUF,
     LLAMA_KEYS,
+    LLAMA_META,
     ConfigKeys,
     Key,
     LlamaLike,
+    Means,
+    MetaKey,
     Register,
     defaults,
     hookimpl,
@@ -64,6 +69,15 @@ class Qwen3MoE(LlamaLike):
         Key("num_experts", *_experts("n_experts"), default=128, older=("num_local_experts",)),
         Key("num_experts_per_tok", *_experts("router.experts_per_token"), default=8),
         Key("norm_topk_prob", *_experts("router.renormalise"), default=False),
+    )
+    gguf = GGUF(
+        "qwen3moe",
+        (
+            *LLAMA_META,
+            *EXPERTS_META,
+            MetaKey("expert_feed_forward_length", "moe_intermediate_size"),
+            Means("norm_topk_prob", True),
+        ),
     )
     # Windows begin in all layers here, whatever this key of the dense models says.
     ignored_keys = ("output_router_logits", "max_window_layers")

@@ -6,17 +6,24 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from lamina.core import (
+    GGUF,
+    LAYER_NORM_META,
     LLAMA_KEYS,
+    SIZES_META,
     ConfigKeys,
     Either,
     Joined,
     Key,
     LlamaLike,
+    Means,
+    MetaKey,
     Move,
     Part,
+    Present,
     Register,
     ResolvedSpec,
     Rope,
+    RopeMeta,
     hookimpl,
     llama_template,
     move,
@@ -38,6 +45,19 @@ class StableLM(LlamaLike):
         Key("layer_norm_eps", "norm.eps", default=1e-5),
         Key("use_qkv_bias", "blocks.*.attention.bias", default=False),
         Rope(partial=True, fraction=0.25, fraction_keys=("rope_pct", "partial_rotary_factor")),
+    )
+    gguf = GGUF(
+        "stablelm",
+        (
+            *SIZES_META,
+            LAYER_NORM_META,
+            RopeMeta(),
+            MetaKey("use_parallel_residual", "use_parallel_residual", bool),
+            Present("use_qkv_bias", "blk.0.attn_q.bias"),
+            Present("qk_layernorm", "blk.0.attn_q_norm.weight"),
+            Means("tie_word_embeddings", False),
+        ),
+        names={f"model.layers.{{}}.self_attn.{one}_layernorm.norms": f"blk.{{}}.attn_{one}_norm" for one in "qk"},
     )
     training_keys = ("attention_dropout", "hidden_dropout")  # the latter on the ffn alone
     attention_names: ClassVar = {

@@ -6,10 +6,14 @@ from typing import ClassVar
 
 from lamina.core import (
     FULL_OR_SLIDING,
+    GGUF,
     LLAMA_KEYS,
+    SIZES_META,
     WINDOW,
     Key,
+    MetaKey,
     Register,
+    RopeMeta,
     WindowedLayers,
     defaults,
     hookimpl,
@@ -39,6 +43,10 @@ class Starcoder2(WindowedLayers):
         Key("use_bias", "blocks.*.attention.bias", "blocks.*.ffn.bias", default=True),
         Key("embedding_dropout", "embedding.dropout", default=0.0),
         Key("residual_dropout", "blocks.*.residual.dropout", default=0.0),
+    )
+    gguf = GGUF(
+        "starcoder2",
+        (*SIZES_META, MetaKey("attention.layer_norm_epsilon", "norm_epsilon", float), RopeMeta()),
     )
     # The published configs say the kinds of norm and of FFN in words, and there is one of each.
     ignored_keys = ("mlp_type", "norm_type", "pretraining_tp")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from lamina.core import ComponentConfig, Register, Tokenizer, hookimpl
+from lamina.core import ByteLevelBPE, ComponentConfig, Register, Tokenizer, TokenKind, hookimpl, spelt
 
 END_OF_TEXT = "<|endoftext|>"
 END_ID = 256
@@ -57,6 +57,11 @@ class ByteTokenizer(Tokenizer):
         end = b"" if skip_special else END_OF_TEXT.encode()
         pieces = (bytes((i,)) if i < END_ID else end if i == END_ID else b"" for i in ids)
         return b"".join(pieces).decode("utf-8", errors="replace")
+
+    def vocabulary(self) -> ByteLevelBPE:
+        tokens = [*(spelt(bytes((byte,))) for byte in range(END_ID)), END_OF_TEXT]
+        kinds = [*(TokenKind.NORMAL for _ in range(END_ID)), TokenKind.CONTROL]
+        return ByteLevelBPE(tokens, kinds, merges=[], cut=None)
 
     def token_bytes(self, ids: Sequence[int]) -> list[bytes | None]:
         return [bytes((i,)) if i < END_ID else None for i in ids]

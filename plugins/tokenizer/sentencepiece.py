@@ -20,7 +20,9 @@ from lamina.core import (
     ConfigProblem,
     DataError,
     Register,
+    ScoredBPE,
     Tokenizer,
+    TokenKind,
     hookimpl,
     load_extra,
     told,
@@ -28,6 +30,10 @@ from lamina.core import (
 )
 
 FILE = "tokenizer.model"
+# Numbers of fields in a model file, a protocol buffer: of the whole, of a piece, of training and normalising.
+PIECES, TRAINING, NORMALISING = 1, 2, 3
+PIECE_KIND, MODEL_TYPE, CHARSMAP, ADDS_PREFIX, REMOVES_SPACES = 3, 3, 2, 3, 4
+UNIGRAM, BPE = 1, 2
 LONGEST = 4000  # bytes: longer lines are cut for training, because the library leaves them out
 
 
@@ -162,6 +168,28 @@ class SentencePieceTokenizer(Tokenizer):
     def eos_id(self) -> int | None:
         return self._eos
 
+    def vocabulary(self) -> ScoredBPE | None:
+        model, n = self._model, self.vocab_size
+        told = fields(model.serialized_model_proto())
+        training, normal = (fields(told[number][-1]) if number in told else {} for number in (TRAINING, NORMALISING))
+        if training.get(MODEL_TYPE, [UNIGRAM])[-1] != BPE or normal.get(CHARSMAP, [b""])[-1]:
+            return None
+        if normal.get(REMOVES_SPACES, [1])[-1]:
+            return None
+        kinds = [
+            TokenKind.UNKNOWN if model.is_unknown(i)
+            else TokenKind.CONTROL if model.is_control(i)
+            else TokenKind.BYTE if model.is_byte(i)
+            else TokenKind.UNUSED if model.is_unused(i)
+            else TokenKind.NORMAL
+            for i in range(n)
+        ]  # fmt: skip
+        for i, piece in enumerate(told[PIECES]):
+            if fields(piece).get(PIECE_KIND, [1])[-1] == TokenKind.USER_DEFINED:
+                kinds[i] = TokenKind.USER_DEFINED
+        tokens, scores = ([ask(i) for i in range(n)] for ask in (model.id_to_piece, model.get_score))
+        return ScoredBPE(tokens, kinds, scores, add_prefix=bool(normal.get(ADDS_PREFIX, [1])[-1]))
+
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         self.utf8(text)
         if not allow_special:
@@ -196,6 +224,33 @@ class SentencePieceTokenizer(Tokenizer):
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         n = self.vocab_size
         return [str(self._model.id_to_piece(i)).replace("▁", " ") if 0 <= i < n else "" for i in ids]
+
+
+def fields(data: bytes) -> dict[int, list[Any]]:
+    """The fields of a protocol buffer by number: whole numbers, and bytes of what is nested."""
+    found: dict[int, list[Any]] = {}
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(data):
+        tag = number()
+        wire = tag & 7
+        value: Any = number() if wire == 0 else None
+        if wire != 0:
+            size = {1: 8, 5: 4}.get(wire) or number()
+            value, place = data[place : place + size], place + size
+        found.setdefault(tag >> 3, []).append(value)
+    return found
 
 
 @hookimpl

@@ -7,8 +7,9 @@ tekken.json, through the `tiktoken` library.  https://github.com/openai/tiktoken
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,14 +18,17 @@ from pydantic import Field
 from lamina.core import (
     BEGINS,
     ENDS,
+    ByteLevelBPE,
     ComponentConfig,
     ConfigProblem,
     DataError,
     Register,
     Tokenizer,
+    TokenKind,
     hookimpl,
     load_extra,
     show_bytes,
+    spelt,
     told,
     usual,
 )
@@ -97,6 +101,7 @@ class TiktokenTokenizer(Tokenizer):
         self._encoding: Any = library.Encoding(
             config.path, pat_str=ranks.pattern, mergeable_ranks=ranks.pieces, special_tokens=ranks.special
         )
+        self._pattern = ranks.pattern
         self._bytes_of = {i: piece for piece, i in ranks.pieces.items()}
         self._text_of = {i: name for name, i in ranks.special.items()}
         self._length = {i: len(piece) for i, piece in self._bytes_of.items()}
@@ -172,6 +177,22 @@ class TiktokenTokenizer(Tokenizer):
     def eos_id(self) -> int | None:
         return self._eos
 
+    def vocabulary(self) -> ByteLevelBPE:
+        regex = load_extra("regex", "'lamina[tiktoken]'", "tokenizer 'tiktoken'")
+        pattern = regex.compile(self._pattern)
+        tokens, kinds = [f"[PAD{i}]" for i in range(self._vocab_size)], [TokenKind.UNUSED] * self._vocab_size
+        for i, piece in self._bytes_of.items():
+            tokens[i], kinds[i] = spelt(piece), TokenKind.NORMAL
+        for i, name in self._text_of.items():
+            tokens[i], kinds[i] = name, TokenKind.CONTROL
+        pieces = {piece: i for i, piece in self._bytes_of.items()}
+        merges = [(spelt(a), spelt(b)) for a, b in merges_of(pieces)]
+
+        def cut(text: str) -> list[str]:
+            return [spelt(found[0].encode()) for found in pattern.finditer(text)]
+
+        return ByteLevelBPE(tokens, kinds, merges, cut, ignore_merges=True)
+
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         data = self.utf8(text)
         with told("the tokenizer cannot encode this text"):
@@ -193,6 +214,24 @@ class TiktokenTokenizer(Tokenizer):
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return [show_bytes(self._bytes_of[i]) if i in self._bytes_of else self._text_of.get(i, "") for i in ids]
+
+
+def merges_of(pieces: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The merges that ranks stand for: each piece comes of the last two that the better ranked ones leave of it."""
+    found = []
+    for piece, rank in sorted(pieces.items(), key=lambda item: item[1]):
+        if len(piece) == 1:
+            continue
+        parts = [piece[i : i + 1] for i in range(len(piece))]
+        while len(parts) > 2:
+            ranks = [pieces.get(a + b, rank) for a, b in pairwise(parts)]
+            best = min(range(len(ranks)), key=ranks.__getitem__)
+            if ranks[best] >= rank:
+                break
+            parts[best : best + 2] = [parts[best] + parts[best + 1]]
+        if len(parts) == 2:
+            found.append((parts[0], parts[1]))
+    return found
 
 
 def matches_nothing(pattern: str) -> bool:

@@ -25,9 +25,11 @@ class TokenizerJSONConfig(ComponentConfig):
 
 class TokenizerJSON(LibraryTokenizer):
     """A published vocabulary as it is. What round-trips is the file's choice: a byte-level one keeps every text, one
-    that normalises or has an unknown token does not. Nothing is added to a text, whatever template the file has."""
+    that normalises or has an unknown token does not. Of the template a file may have for texts only whether it begins
+    them with the token for that is heeded."""
 
     Config = TokenizerJSONConfig
+    _adds_bos = True
     paper = "the tokenizers library, Hugging Face"
 
     @classmethod
@@ -52,13 +54,24 @@ class TokenizerJSON(LibraryTokenizer):
         tokenizer = cls.read(path)
         beside = SpecialFiles.read(path.parent)
         beside.apply(tokenizer)
-        return cls(tokenizer, config, *beside.begin_and_end(tokenizer))
+        made = cls(tokenizer, config, *beside.begin_and_end(tokenizer))
+        made._adds_bos = made._template_adds_bos() if beside.adds_bos is None else beside.adds_bos
+        return made
+
+    @property
+    def adds_bos(self) -> bool:
+        return self.bos_id is not None and self._adds_bos
+
+    def _template_adds_bos(self) -> bool:
+        """Whether the file's template for texts, in which no text is cut, begins with the token."""
+        return self.bos_id in self._tokenizer.encode("", add_special_tokens=True).ids[:1]
 
     def save(self, directory: Path) -> TokenizerJSONConfig:
         config: TokenizerJSONConfig = super().save(directory)
         text_of = {i: name for name, i in self.special_ids.items()}
         roles = {"bos_token": self.bos_id, "eos_token": self.eos_id}
-        told = {role: None if i is None else text_of[i] for role, i in roles.items()}
+        told: dict[str, str | bool | None] = {role: None if i is None else text_of[i] for role, i in roles.items()}
+        told["add_bos_token"] = self.adds_bos
         (directory / CONFIG).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return config
 
