@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lamina.core import (
     FIRST_DENSE_KEYS,
     LATENT_KEYS,
     LLAMA_KEYS,
+    ConfigKeys,
     Fixed,
     Key,
     LatentFirstDense,
@@ -49,14 +50,18 @@ class DeepSeekV3(LatentFirstDense):
             values={True: "interleaved", False: "half"},
         ),
         Key("attention_bias", "blocks.*.attention.bias", default=False),
-        Key("norm_topk_prob", "blocks.*.ffn.router.renormalise", default=True),
+        Key(
+            "norm_topk_prob",
+            "blocks.*.ffn.router.renormalise",
+            default=True,
+            values={True: True, False: False, None: False},
+        ),
         Fixed("moe_layer_freq", 1),
         Fixed("scoring_func", "sigmoid"),
         Fixed("topk_method", "noaux_tc"),
     )
     ignored_keys = (
         "ep_size",
-        "head_dim",
         "num_mtp_layers",
         "num_nextn_predict_layers",
         "output_router_logits",
@@ -67,6 +72,12 @@ class DeepSeekV3(LatentFirstDense):
     ignored_tensors = ("*.rotary_emb.inv_freq", "model.layers.61.*")
     first = 3
     router_names: ClassVar = {"linear": "mlp.gate", "bias": "mlp.gate.e_score_correction_bias"}
+
+    def read(self, config: ConfigKeys) -> dict[str, Any]:
+        turned, told = config.number("qk_rope_head_dim", 64), config.get("head_dim")
+        if told not in (None, turned):
+            config.wrong("head_dim", f"{turned} channels are turned, as qk_rope_head_dim says, and not {told!r}")
+        return super().read(config)
 
 
 @hookimpl

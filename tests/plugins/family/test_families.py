@@ -230,6 +230,16 @@ def test_a_mistral_without_windows_is_written_as_one(tmp_path: Path) -> None:
     assert export_model(tmp_path / "ours", tmp_path / "back", registry=REGISTRY).family == "mistral"
 
 
+def test_deepseek_v3_takes_a_null_for_no_and_one_width_of_what_is_turned() -> None:
+    options = next(case.values[3] for case in CASES if case.values[0] == "deepseek_v3")
+    said = spec_of("deepseek_v3", {**options, "norm_topk_prob": None})
+    assert differences(spec_of("deepseek_v3", {**options, "norm_topk_prob": False}), said) == []
+    keys = ConfigKeys({**options, "head_dim": 2})
+    component: Any = REGISTRY.get("family", "deepseek_v3").component
+    component().read(keys)
+    assert keys.problems == ["head_dim: 4 channels are turned, as qk_rope_head_dim says, and not 2"]
+
+
 def test_caps_on_scores_that_gemma3_does_not_heed_are_refused() -> None:
     keys = ConfigKeys({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0})
     component: Any = REGISTRY.get("family", "gemma3").component
