@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lamina.core.build import as_dtype, build, build_part
 from lamina.core.component import Part
+from lamina.core.data import Batch
 from lamina.core.decoder import Decoder
 from lamina.core.describe import describe_block
 from lamina.core.dryrun import dry_run
@@ -25,6 +25,7 @@ from lamina.core.errors import LaminaError
 from lamina.core.meters import Flops, FusedAttention, PeakMemory, SavedTensors
 from lamina.core.report import CacheCost, LayerGroup, Memory, Report
 from lamina.core.resolved import ResolvedSpec
+from lamina.core.train import token_losses
 
 Figure = TypeVar("Figure")
 
@@ -106,9 +107,11 @@ class _Accountant:
     def flops(self) -> tuple[int, int] | None:
         """Forward, and forward with backward, per token."""
         with Flops() as forward:
-            loss = self.loss(1)
+            context = self.decoder.train().context(_token_ids(1, self.context))
+            logits = self.decoder.head(self.decoder.run(context))  # all at once: in shares, backward mixes with forward
+            loss = logits.sum() + sum(context.losses.values())
         with Flops() as backward:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         self.decoder.zero_grad()
         if uncounted := sorted({*forward.uncounted, *backward.uncounted}):
             self.notes.append(f"FLOPs: unknown (nobody says what {', '.join(uncounted)} costs)")
@@ -117,17 +120,16 @@ class _Accountant:
 
     def loss(self, batch: int) -> Tensor:
         """A training pass: next-token loss and what the layers add to it."""
-        decoder = self.decoder.train()
         token_ids = _token_ids(batch, self.context)
-        context = decoder.context(token_ids)
-        logits = decoder.head(decoder.run(context))
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), token_ids.flatten())
-        return loss + sum(context.losses.values())
+        loss, extra = token_losses(self.decoder.train(), Batch(token_ids, token_ids, None))
+        return loss + sum(extra.values())
 
     def activations(self) -> int:
         with FusedAttention(), SavedTensors(self.decoder.tensors().values()) as saved:
-            self.loss(self.batch)
-        return saved.nbytes
+            loss = self.loss(self.batch)
+            found = saved.nbytes
+        del loss  # it held the graph
+        return found
 
     def serving_peak(self) -> int:
         """What a prompt of the whole context, read at once, holds at most besides weights and cache."""

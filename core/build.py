@@ -186,7 +186,8 @@ class _Builder:
         except _UNBUILDABLE as error:
             where = self.spec.location(("vocab_size",))
             raise SpecError(f"the embedding cannot be built: {_why(error)}", where=where) from error
-        return Decoder(embedding, layers, self.part(spec.norm, size=spec.dim), head, spec.context_length)
+        norm = self.part(spec.norm, size=spec.dim)
+        return Decoder(embedding, layers, norm, head, spec.context_length, spec.train.recompute)
 
     def head(self, embedding: InputEmbedding) -> Head:
         spec, head = self.spec, self.spec.head

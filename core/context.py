@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -62,6 +63,19 @@ class Span:
         known.append((whom, made))
         return made
 
+    def known(self) -> dict[Any, Any]:
+        """What `once_with` has worked out so far."""
+        return {key: list(made) for key, made in self._once.items()}
+
+    @contextmanager
+    def knowing(self, known: dict[Any, Any]) -> Iterator[None]:
+        """Within, `once_with` has worked out what `known()` gave before, and what it works out is forgotten after."""
+        now, self._once = self._once, {key: list(made) for key, made in known.items()}
+        try:
+            yield
+        finally:
+            self._once = now
+
     @staticmethod
     def run(start: int, length: int, device: torch.device) -> Span:
         """One document's tokens `start … start + length - 1`."""
@@ -98,6 +112,7 @@ class Context:
     queries: Span  # the tokens of this call
     store: dict[str, Any] = field(default_factory=dict)  # what a layer leaves for later layers
     losses: dict[str, Tensor] = field(default_factory=dict)  # scalars added to the training loss
+    again: bool = False  # a layer is run a second time, for the backward pass: what parts count was counted before
     _once: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, key: Any, make: Callable[[], Made]) -> Made:
@@ -106,6 +121,19 @@ class Context:
             self._once[key] = make()
         made: Made = self._once[key]
         return made
+
+    def rerun(self) -> Callable[[], AbstractContextManager[Context]]:
+        """Makes contexts in which the layer that comes next can be run again and does as it did the first time: it
+        finds what was there before it ran, and what it leaves is seen by no other."""
+        token_ids, queries = self.token_ids, self.queries
+        store, once, known = dict(self.store), dict(self._once), queries.known()
+
+        @contextmanager
+        def again() -> Iterator[Context]:
+            with queries.knowing(known):
+                yield Context(token_ids, queries, dict(store), again=True, _once=dict(once))
+
+        return again
 
     def add_loss(self, name: str, value: Tensor) -> None:
         self.losses[name] = self.losses[name] + value if name in self.losses else value

@@ -19,6 +19,7 @@ from lamina.core.module import Embedding, ModuleComponent
 from lamina.core.norm import Norm
 from lamina.core.position import Position
 from lamina.core.product import project
+from lamina.core.recompute import run_again_later
 from lamina.core.residual import Residual
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class Decoder(nn.Module):
         norm: Norm | None,
         head: Head,
         context_length: int,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute  # in training, keep of a layer its input alone and run it again in the backward pass
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
         self.norm = norm
@@ -152,8 +155,9 @@ class Decoder(nn.Module):
             stream = ends[0].widen(stream)
         states = cache.layers if cache is not None else [None] * len(self.layers)
         ffn_states = states[len(self.layers) :] or [None] * len(self.layers)
+        recompute = self.recompute and self.training and torch.is_grad_enabled() and cache is None
         for layer, state, ffn_state in zip(self.layers, states, ffn_states, strict=False):
-            stream = layer(stream, context, state, ffn_state)
+            stream = run_again_later(layer, stream, context) if recompute else layer(stream, context, state, ffn_state)
         if ends is not None:
             stream = ends[1].narrow(stream)
         if cache is not None:

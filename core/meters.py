@@ -40,16 +40,20 @@ class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class SavedTensors:
-    """Bytes that autograd keeps for the backward pass; each storage once, the model's own tensors not at all."""
+    """Bytes that autograd keeps for the backward pass; each storage once, the model's own tensors not at all.
+
+    Asked for while the graph lives: what a graph held that is gone is no longer kept.
+    """
 
     def __init__(self, own: Iterable[Tensor]) -> None:
         self._own = {tensor.untyped_storage()._cdata for tensor in own}
-        self._kept: dict[int, Tensor] = {}  # holding the tensors keeps their storages' identities from being reused
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        self._kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept.tensor)
 
-    def _keep(self, tensor: Tensor) -> Tensor:
-        self._kept.setdefault(tensor.untyped_storage()._cdata, tensor.detach())
-        return tensor
+    def _keep(self, tensor: Tensor) -> _Kept:
+        kept = _Kept(tensor.detach())  # not itself: an output that held itself would never be let go
+        self._kept.add(kept)
+        return kept
 
     def __enter__(self) -> SavedTensors:
         self._hooks.__enter__()
@@ -60,7 +64,15 @@ class SavedTensors:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.untyped_storage().nbytes() for cdata, t in self._kept.items() if cdata not in self._own)
+        storages = {kept.tensor.untyped_storage()._cdata: kept.tensor.untyped_storage() for kept in self._kept}
+        return sum(storage.nbytes() for cdata, storage in storages.items() if cdata not in self._own)
+
+
+class _Kept:
+    """What autograd holds in a saved tensor's place."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]

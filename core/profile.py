@@ -2,7 +2,8 @@
 
 Times are medians over rounds, each of a plain pass and a watched one (see `watch`). A plain pass gives the time; the
 watched ones only say how it divides, since watching costs a little. FLOPs are those of matrix products, counted by
-torch on the meta device where the decoder runs without content; what a mask hides counts.
+torch on the meta device where the decoder runs without content; what a mask hides counts. Where the loss is formed a
+share of the rows at a time, its part of the backward pass stands in the forward pass, under "loss".
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from lamina.core.bench import Training
 from lamina.core.build import as_dtype, build
 from lamina.core.cache import Cache
 from lamina.core.component import Part
+from lamina.core.data import Batch
 from lamina.core.decoder import Decoder
 from lamina.core.errors import LaminaError
 from lamina.core.ffn import FFN
 from lamina.core.figures import Phase, Profile
+from lamina.core.heap import reused_memory
 from lamina.core.machine import clock, matmul_peak, peak_memory, read_peak
 from lamina.core.meters import Flops
 from lamina.core.model import Model
@@ -34,6 +37,7 @@ from lamina.core.module import Embedding
 from lamina.core.quantised import QuantisedLinear
 from lamina.core.resolved import ResolvedSpec
 from lamina.core.subject import at_least, check_training, open_subject
+from lamina.core.train import token_losses
 from lamina.core.watch import Watch
 
 CONTEXT = 256
@@ -91,7 +95,8 @@ def profile(
     if training:
         decoder.float().train()
         steps = _Steps(Training(subject, batch, context, precision))
-        found = _rounds(steps.plain, steps.watched, left)
+        with reused_memory():
+            found = _rounds(steps.plain, steps.watched, left)
         rounds["training"], memory["training"] = found.rounds, peak_memory()
         times, shares = times | found.times, shares | found.shares
         tokens |= dict.fromkeys(("forward", "backward", "update"), batch * context)
@@ -245,8 +250,9 @@ def count_flops(
                 decoder.features(ids(decode_at - 1 - prompt_tokens), cache=cache)
             measure("decode", lambda: decoder(ids(1), cache=cache))
         if training:
-            logits = measure("forward", lambda: decoder.train()(ids(context)))
-            measure("backward", lambda: logits.sum().backward())
+            texts = Batch(ids(context), ids(context), None)
+            loss = measure("forward", lambda: token_losses(decoder.train(), texts)[0])
+            measure("backward", loss.backward)
     except (NotImplementedError, RuntimeError):  # no meta kernel, or a look at a value; what is broken fails when timed
         pass
     return found

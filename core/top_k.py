@@ -252,7 +252,7 @@ class BiasedTopK(Router, ABC):
         scores = affinities + self.bias  # (N, E)
         indices = best_experts(scores, self.config)  # (N, k)
         routing = Routing(logits, scores, weights_of(affinities, indices, self.config, self.config.eps), indices)
-        if self.training:
+        if self.training and not context.again:
             load = routing.load()
             self._load = load if self._load is None else self._load + load
         return routing

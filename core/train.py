@@ -25,7 +25,6 @@ from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lamina.core.build import build, build_part, working_device
 from lamina.core.chat_template import keep_template
@@ -35,6 +34,8 @@ from lamina.core.data import IGNORED, Batch, Batches, TokenData, prepare
 from lamina.core.decoder import Decoder
 from lamina.core.errors import DataError, Location, ModelError, RunFailure, SpecError
 from lamina.core.files import atomic_directory, explained, remove_leftovers, write_atomically
+from lamina.core.heap import reused_memory
+from lamina.core.loss import head_losses
 from lamina.core.model import (
     CHECKPOINTS,
     Model,
@@ -289,6 +290,10 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Go on to the last step. True when it was reached; False when `stop` asked for an end, after saving."""
+        with reused_memory():
+            return self._train(report, stop)
+
+    def _train(self, report: Callable[[Progress], None], stop: Callable[[], bool]) -> bool:
         config = self.config
         self.decoder.train()
         metrics = self._open_metrics()
@@ -572,16 +577,7 @@ def update(decoder: Decoder, optimizer: torch.optim.Optimizer, clip: float | Non
 def token_losses(decoder: Decoder, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of every target's cross-entropy in float32, and the losses the layers add in training."""
     context = decoder.context(batch.token_ids, batch.document_ids)
-    return sum_losses(decoder.head(decoder.run(context)), batch), context.losses
-
-
-def sum_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """The sum of every target's cross-entropy, worked out in float32; logits (B, T, V)."""
-    logits, targets = logits.flatten(0, 1).float(), batch.targets.flatten()  # (B·T, V), (B·T)
-    if batch.weights is None:
-        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED)
-    each = F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
-    return (each * batch.weights.flatten()).sum()
+    return head_losses(decoder.head, decoder.run(context), batch, decoder.vocab_size), context.losses
 
 
 def n_targets(batch: Batch) -> int:

@@ -110,7 +110,8 @@ class MoE(FFN):
             for name, loss in routing.losses.items():
                 context.add_loss(name, loss)
             served = self._within_capacity(routing, x.shape[-2])
-            self._count_routing(routing, served)
+            if not context.again:
+                self._count_routing(routing, served)
         if tokens.is_meta:
             out = self._as_if_run(tokens, weights, context)
         elif tokens.shape[0] == 1 and not self.training and served is None:
