@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lamina.core.causal_attention import causal_attention
 from lamina.core.context import Span
 from lamina.core.mask import Mask
 from lamina.core.product import is_slow
+
+BLOCKS_FROM = 512  # tokens
 
 
 def visible(mask: Mask, queries: Span, keys: Span) -> Tensor:
@@ -102,6 +105,9 @@ def attend(
     if softcap is not None or sinks is not None or scores is not None:
         scores = _scores(q, k, scale) if scores is None else scores
         return _mix(scores, v, visible(mask, queries, keys), bias, softcap, sinks)
+    if bias is None and _worth_blocks(q, k, v, mask, queries, keys):
+        allowed = None if _plain_causality(mask, queries, keys) else visible(mask, queries, keys)
+        return causal_attention(q, k, v, scale, allowed, mask.reach)
     narrower = q.shape[-1] - v.shape[-1]
     if narrower > 0:  # the fast kernels take one width for all, and earn the padding back several times over
         v = F.pad(v, (0, narrower))
@@ -139,6 +145,13 @@ def _plain_causality(mask: Mask, queries: Span, keys: Span) -> bool:
     if not mask.causal or queries.start is None or keys.start != queries.start or keys.length != queries.length:
         return False
     return queries.start + queries.length <= mask.dense_up_to
+
+
+def _worth_blocks(q: Tensor, k: Tensor, v: Tensor, mask: Mask, queries: Span, keys: Span) -> bool:
+    """Whether this is training at a length where products of blocks beat torch's kernel, in precision it is good at."""
+    if not (q.is_cpu and q.dtype == torch.float32 and mask.causal and queries is keys and q.shape[2] >= BLOCKS_FROM):
+        return False
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v))
 
 
 def _wide(x: Tensor) -> torch.dtype:
