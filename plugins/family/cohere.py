@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from lamina.core import (
     GGUF,
+    HEAD_META,
     LAYER_NORM_META,
     LLAMA_KEYS,
     SIZES_META,
@@ -51,6 +52,7 @@ class Cohere(LlamaLike):
         "command-r",
         (
             *SIZES_META,
+            HEAD_META,
             LAYER_NORM_META,
             RopeMeta(),
             MetaKey("logit_scale", "logit_scale", float, default=1.0),

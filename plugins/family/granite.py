@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamina.core import (
     GGUF,
     GRANITE_KEYS,
+    HEAD_META,
     LLAMA_KEYS,
     PAIRED,
     RMS_META,
@@ -36,6 +37,7 @@ class Granite(LlamaLike):
         "granite",
         (
             *SIZES_META,
+            HEAD_META,
             RMS_META,
             RopeMeta(),
             MetaKey("embedding_scale", "embedding_multiplier", float),

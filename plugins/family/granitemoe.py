@@ -8,6 +8,7 @@ from lamina.core import (
     ACTIVATIONS,
     GGUF,
     GRANITE_KEYS,
+    HEAD_META,
     LLAMA_KEYS,
     PAIRED,
     RMS_META,
@@ -53,6 +54,7 @@ class GraniteMoE(LlamaLike):
         "granitemoe",
         (
             *SIZES_META,
+            HEAD_META,
             RMS_META,
             RopeMeta(),
             MetaKey("expert_count", "num_local_experts"),

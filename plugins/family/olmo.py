@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lamina.core import (
     GGUF,
+    HEAD_META,
     LLAMA_KEYS,
     PAIRED,
     SIZES_META,
@@ -35,6 +36,7 @@ class Olmo(LlamaLike):
         "olmo",
         (
             *SIZES_META,
+            HEAD_META,
             Always("attention.layer_norm_epsilon", 1e-5, float),
             MetaKey("attention.clamp_kqv", "clip_qkv", float),
             RopeMeta(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from lamina.core import (
     GGUF,
+    HEAD_META,
     LLAMA_KEYS,
     PAIRED,
     RMS_META,
@@ -49,7 +50,7 @@ class SmolLM3(LlamaLike):
         Key("attention_bias", "blocks.*.attention.bias", default=False),
         Key("mlp_bias", "blocks.*.ffn.bias", default=False),
     )
-    gguf = GGUF("smollm3", (*SIZES_META, RMS_META, RopeMeta(2e6)), PAIRED)
+    gguf = GGUF("smollm3", (*SIZES_META, HEAD_META, RMS_META, RopeMeta(2e6)), PAIRED)
 
     def roles(self, config: ConfigKeys, n_layers: int) -> list[str]:
         period = int(config.number("no_rope_layer_interval", 4) or n_layers + 1) or 1
