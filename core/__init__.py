@@ -70,7 +70,18 @@ _HOME = {  # module -> the public names it holds
         "without",
     ),
     "ffn": ("FFN",),
-    "first_dense": ("FIRST_DENSE_KEYS", "LATENT_KEYS", "FirstDense", "LatentFirstDense", "first_dense_template"),
+    "first_dense": (
+        "FIRST_DENSE_KEYS",
+        "FirstDense",
+        "LATENT_KEYS",
+        "LATENT_NAMES",
+        "LatentFirstDense",
+        "check_latent_heads",
+        "complete_experts",
+        "count_shared",
+        "first_dense_template",
+        "latent_moves",
+    ),
     "granite_like": ("GRANITE_KEYS", "granite_experts"),
     "gguf.llama": (
         "EXPERTS_META",
@@ -145,7 +156,7 @@ _HOME = {  # module -> the public names it holds
     "rotary": ("Rotary", "RotaryConfig"),
     "router": ("Router", "RouterLinear", "Routing"),
     "sampler": ("History", "Sampler"),
-    "scan": ("delta_scan", "diagonal_scan", "linear_scan"),
+    "scan": ("delta_scan", "diagonal_scan", "linear_scan", "spread_steps", "unit"),
     "shift": ("token_shift",),
     "softmax_attention": ("Bias", "Scores", "attend", "visible"),  # a module called `attend` would hide the function
     "special_files": ("SpecialFiles",),
@@ -247,9 +258,14 @@ if TYPE_CHECKING:
     from lamina.core.ffn import FFN as FFN
     from lamina.core.first_dense import FIRST_DENSE_KEYS as FIRST_DENSE_KEYS
     from lamina.core.first_dense import LATENT_KEYS as LATENT_KEYS
+    from lamina.core.first_dense import LATENT_NAMES as LATENT_NAMES
     from lamina.core.first_dense import FirstDense as FirstDense
     from lamina.core.first_dense import LatentFirstDense as LatentFirstDense
+    from lamina.core.first_dense import check_latent_heads as check_latent_heads
+    from lamina.core.first_dense import complete_experts as complete_experts
+    from lamina.core.first_dense import count_shared as count_shared
     from lamina.core.first_dense import first_dense_template as first_dense_template
+    from lamina.core.first_dense import latent_moves as latent_moves
     from lamina.core.gguf.llama import EXPERTS_META as EXPERTS_META
     from lamina.core.gguf.llama import FROM_ONE as FROM_ONE
     from lamina.core.gguf.llama import HEAD_META as HEAD_META
@@ -351,6 +367,8 @@ if TYPE_CHECKING:
     from lamina.core.scan import delta_scan as delta_scan
     from lamina.core.scan import diagonal_scan as diagonal_scan
     from lamina.core.scan import linear_scan as linear_scan
+    from lamina.core.scan import spread_steps as spread_steps
+    from lamina.core.scan import unit as unit
     from lamina.core.shift import token_shift as token_shift
     from lamina.core.softmax_attention import Bias as Bias
     from lamina.core.softmax_attention import Scores as Scores

@@ -38,12 +38,51 @@ LATENT_KEYS: tuple[Item, ...] = (
     Key("qk_rope_head_dim", "blocks.*.attention.qk_rope_head_dim", default=64),
     Key("v_head_dim", "blocks.*.attention.v_head_dim", default=128),
 )
+LATENT_NAMES: Mapping[str, str] = {
+    "q_down": "self_attn.q_a_proj",
+    "q_norm": "self_attn.q_a_layernorm",
+    "kv_down": "self_attn.kv_a_proj_with_mqa",
+    "kv_norm": "self_attn.kv_a_layernorm",
+    "kv_up": "self_attn.kv_b_proj",
+    "out": "self_attn.o_proj",
+}
 
 
 def first_dense_template(attention: Mapping[str, Any], router: str, **changes: Any) -> Data:
     """Roles `dense` and `moe`, with this attention in both."""
     experts = {"name": "moe", "router": {"name": router}, "expert": {"name": "gated"}, "shared": {"name": "gated"}}
     return llama_template({"attention": attention}, blocks={"dense": {}, "moe": {"ffn": experts}}, **changes)
+
+
+def complete_experts(ffn: Data, n_shared: float | None) -> None:
+    """Make `n_shared` experts for all tokens one of their joint width, and leave groups out where all are one."""
+    if n_shared:
+        width = ffn["expert"].get("hidden_dim")
+        ffn["shared"]["hidden_dim"] = n_shared * width if type(width) is int else width
+    else:
+        ffn["shared"] = None
+    if ffn["router"].get("n_groups", 1) == 1:
+        ffn["router"].pop("groups_per_token", None)
+
+
+def count_shared(ffn: Data) -> int:
+    """How many experts the network that all tokens pass is as wide as."""
+    shared = ffn.get("shared")
+    return shared["hidden_dim"] // ffn["expert"]["hidden_dim"] if shared else 0
+
+
+def latent_moves(names: Mapping[str, str], at: str, to: str, config: Any) -> Iterable[Move]:
+    """Of a multi-head latent attention; queries may come straight from the stream."""
+    for ours, theirs in names.items():
+        yield move(f"{to}.{ours}", f"{at}.{theirs}")
+    yield move(f"{to}.q_up", f"{at}.self_attn.{'q_b_proj' if config.q_lora_rank else 'q_proj'}")
+
+
+def check_latent_heads(config: ConfigKeys) -> None:
+    """Refuse a number of key and value heads of its own."""
+    heads = config.get("num_attention_heads")
+    if config.get("num_key_value_heads", heads) not in (None, heads):
+        config.wrong("num_key_value_heads", "heads are all read from one latent, so there are as many")
 
 
 class FirstDense(LlamaLike):
@@ -65,13 +104,7 @@ class FirstDense(LlamaLike):
         shared = config.number("n_shared_experts", self.shared_experts)
         ffn = data["blocks"].get("moe", {}).get("ffn")
         if ffn is not None:
-            if shared:
-                width = ffn["expert"].get("hidden_dim")
-                ffn["shared"]["hidden_dim"] = shared * width if type(width) is int else width
-            else:
-                ffn["shared"] = None
-            if ffn["router"].get("n_groups", 1) == 1:
-                ffn["router"].pop("groups_per_token", None)
+            complete_experts(ffn, shared)
         return data
 
     def write(self, spec: ResolvedSpec) -> dict[str, Any]:
@@ -81,28 +114,18 @@ class FirstDense(LlamaLike):
             ffn = blocks["moe"]["ffn"]
             if config["n_group"] == 1:
                 config["topk_group"] = 1
-            shared = ffn.get("shared")
-            config["n_shared_experts"] = shared["hidden_dim"] // ffn["expert"]["hidden_dim"] if shared else 0
+            config["n_shared_experts"] = count_shared(ffn)
         return config
 
 
 class LatentFirstDense(FirstDense):
     """The same with multi-head latent attention."""
 
-    latent_names: ClassVar[Mapping[str, str]] = {
-        "q_down": "self_attn.q_a_proj",
-        "q_norm": "self_attn.q_a_layernorm",
-        "kv_down": "self_attn.kv_a_proj_with_mqa",
-        "kv_norm": "self_attn.kv_a_layernorm",
-        "kv_up": "self_attn.kv_b_proj",
-        "out": "self_attn.o_proj",
-    }
+    latent_names: ClassVar[Mapping[str, str]] = LATENT_NAMES
 
     def read(self, config: ConfigKeys) -> Data:
         data = super().read(config)
-        heads = config.get("num_attention_heads")
-        if config.get("num_key_value_heads", heads) not in (None, heads):
-            config.wrong("num_key_value_heads", "heads are all read from one latent, so there are as many")
+        check_latent_heads(config)
         found = config.get("rope_scaling") or config.get("rope_parameters") or {}
         for block in data["blocks"].values():
             attention = block["attention"]
@@ -125,10 +148,7 @@ class LatentFirstDense(FirstDense):
         return config
 
     def attention_moves(self, at: str, to: str, attention: Part) -> Iterable[Move | Either]:
-        config: Any = attention.config
-        for ours, theirs in self.latent_names.items():
-            yield move(f"{to}.{ours}", f"{at}.{theirs}")
-        yield move(f"{to}.q_up", f"{at}.self_attn.{'q_b_proj' if config.q_lora_rank else 'q_proj'}")
+        yield from latent_moves(self.latent_names, at, to, attention.config)
 
 
 def _growth(found: Any) -> float:

@@ -128,6 +128,7 @@ kernels = {
         gate=st.none(),
         norm=component("norm"),
     ),
+    "kda": recurrent("kda", rank=st.just(3), norm=component("norm")),
     "lightning": recurrent("lightning", gate=st.none(), norm=component("norm"), layer_decay=st.booleans()),
     "linear": recurrent("linear", feature_map=st.sampled_from(["relu", "softmax"]), norm=component("norm")),
     "mamba": options("mamba", gate=st.none(), norm=component("norm")).map(

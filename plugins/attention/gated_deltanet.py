@@ -34,9 +34,8 @@ from lamina.core import (
     delta_scan,
     hookimpl,
     slot,
+    unit,
 )
-
-UNIT_EPS = 1e-6  # added to the squared length of queries and keys
 
 
 class GatedDeltaNetConfig(ComponentConfig):
@@ -136,7 +135,7 @@ class GatedDeltaNet(Attention):
         )
         q, k, v = self.activation(mixed).split_with_sizes(self.split, -1)
         q, k = (
-            _unit(torch.unflatten(part, -1, (self.n_qk_heads, -1))).transpose(1, 2) for part in (q, k)
+            unit(torch.unflatten(part, -1, (self.n_qk_heads, -1))).transpose(1, 2) for part in (q, k)
         )  # (B, G, T, Dh)
         v = torch.unflatten(v, -1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, Dv)
         beta, log_decay = self._strengths(x)
@@ -161,12 +160,6 @@ class GatedDeltaNet(Attention):
             return beta, None
         rate, bias = (parameter.to(ba.dtype).unsqueeze(-1) for parameter in (self.A_log, self.dt_bias))
         return beta, -rate.exp() * F.softplus(ba[:, self.n_heads :] + bias)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """(..., Dh) -> the same in float32 or wider, of length one"""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * (x.square().sum(-1, keepdim=True) + UNIT_EPS).rsqrt()
 
 
 @hookimpl

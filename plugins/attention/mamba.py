@@ -32,6 +32,7 @@ from lamina.core import (
     diagonal_scan,
     hookimpl,
     slot,
+    spread_steps,
 )
 
 DT_RANGE = (1e-3, 1e-1)  # step sizes are drawn from here at the start, evenly by their logarithm
@@ -103,9 +104,7 @@ class Mamba(Attention):
         self.conv_weight.uniform_(-bound, bound)
         bound = self.dt_weight.shape[1] ** -0.5
         self.dt_weight.uniform_(-bound, bound)
-        low, high = (math.log(step) for step in DT_RANGE)
-        step = self.dt_bias.uniform_(low, high).exp_()
-        self.dt_bias.copy_(step + (-(-step).expm1()).log())  # the inverse of softplus
+        spread_steps(self.dt_bias, *DT_RANGE)
         self.A_log.copy_(torch.arange(1, self.state_dim + 1, device=self.A_log.device).log().repeat(self.width))
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:

@@ -9,7 +9,6 @@ Dao & Gu 2024, arXiv:2405.21060.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from lamina.core import (
     hookimpl,
     linear_scan,
     slot,
+    spread_steps,
 )
 
 DT_RANGE = (1e-3, 1e-1)  # step sizes are drawn from here at the start, evenly by their logarithm
@@ -156,9 +156,7 @@ class Mamba2(Attention):
         bound = self.conv_weight.shape[-1] ** -0.5
         self.conv_weight.uniform_(-bound, bound)
         self.A_log.uniform_(*A_RANGE).log_()
-        low, high = (math.log(step) for step in DT_RANGE)
-        step = self.dt_bias.uniform_(low, high).exp_()
-        self.dt_bias.copy_(step + (-(-step).expm1()).log())  # the inverse of softplus
+        spread_steps(self.dt_bias, *DT_RANGE)
 
     def make_state(self, batch: int, length: int, dtype: torch.dtype, device: torch.device) -> LayerState:
         registers = {

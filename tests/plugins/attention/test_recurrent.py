@@ -28,6 +28,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "lightning": {"name": "lightning", "n_heads": HEADS},
     "gated_deltanet": {"name": "gated_deltanet", "n_heads": HEADS, "n_qk_heads": 2, "head_dim": 4, "v_head_dim": 6},
     "deltanet": {"name": "gated_deltanet", "n_heads": HEADS, "decay": False, "gate": None},
+    "kda": {"name": "kda", "n_heads": HEADS, "head_dim": 5, "rank": 3},
     "mamba": {"name": "mamba", "state_dim": 6},
     "mamba_bare": {"name": "mamba", "state_dim": 6, "gate": None, "norm": "rms"},
     "mamba2": {"name": "mamba2", "head_dim": 8, "state_dim": 6, "n_groups": 2},

@@ -44,6 +44,27 @@ OTHERS = {
         "partial_rotary_factor": 0.5,
     },
 }
+KIMI: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "moe_intermediate_size": 12,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "max_position_embeddings": 64,
+    "linear_head_dim": 6,
+    "linear_num_heads": 3,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 # family -> (config class, model class, options of each case by name)
 CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
     "qwen3_next": (
@@ -64,5 +85,29 @@ CASES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
         "Qwen3_5MoeTextConfig",
         "Qwen3_5MoeForCausalLM",
         {"plain": EXPERTS, "others": {**EXPERTS, **OTHERS}},
+    ),
+    "kimi_linear": (
+        "KimiLinearConfig",
+        "KimiLinearForCausalLM",
+        {
+            "plain": KIMI,
+            "others": {
+                **KIMI,
+                "num_hidden_layers": 4,
+                "layer_types": ["full_attention", "linear_attention", "full_attention", "linear_attention"],
+                "mlp_layer_types": ["sparse", "dense", "dense", "sparse"],
+                "q_lora_rank": 14,
+                "attention_bias": True,
+                "linear_conv_kernel_dim": 3,
+                "num_local_experts": 12,
+                "n_group": 4,
+                "topk_group": 2,
+                "n_shared_experts": 2,
+                "norm_topk_prob": False,
+                "routed_scaling_factor": 1.5,
+                "hidden_act": "gelu_pytorch_tanh",
+                "rms_norm_eps": 1e-3,
+            },
+        },
     ),
 }
