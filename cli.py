@@ -812,7 +812,7 @@ def bench(
 @click.option("--ignore", multiple=True, metavar="KEY", help="A key of config.json that does not matter; repeatable.")
 @json_option
 def import_command(source: Path, target: Path, family: str | None, ignore: tuple[str, ...], as_json: bool) -> None:
-    """Make the model directory DEST of SRC, a Hugging Face directory with safetensors or a .gguf file."""
+    """Make the model directory DEST of SRC: a directory with safetensors, a .gguf file, or a Hub id org/name."""
     from dataclasses import asdict
 
     from lamina.core.importing import import_model

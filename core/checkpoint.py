@@ -1,4 +1,4 @@
-"""Safetensors on disk: read from a folder of one file or of shards, tensor by tensor; written one tensor at a time.
+"""Safetensors on disk: a folder of one file, or of shards with an index; read and written one tensor at a time.
 
 Files come from strangers, so a header is checked before it is believed: sizes, offsets, what an index names. Only
 safetensors are read. A pickle can run code when it is loaded, and is refused.
@@ -7,9 +7,11 @@ safetensors are read. A pickle can run code when it is loaded, and is refused.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +25,10 @@ from lamina.core.errors import ModelError, RunFailure
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SHARD_BYTES = 5_000_000_000  # of tensors in a file; more are written as several files
 LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 LARGEST_JSON = 200_000_000
+LARGEST_RANK = 32  # axes of a tensor
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -60,10 +64,10 @@ class Checkpoint:
     def of(cls, folder: Path) -> Checkpoint:
         """ModelError names every file that cannot be used."""
         index, single = folder / INDEX, folder / WEIGHTS
-        if index.is_file():
-            return cls(_sharded(folder, index))
         if single.is_file():
             return cls(read_header(single))
+        if index.is_file():
+            return cls(_sharded(folder, index))
         files = sorted(folder.glob("*.safetensors"))
         if len(files) == 1:
             return cls(read_header(files[0]))
@@ -91,6 +95,8 @@ class Checkpoint:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a stranger's file. ModelError names a file that is none."""
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path}: not a file")  # reading a pipe would wait for ever
         if path.stat().st_size > LARGEST_JSON:
             raise ModelError(f"{path}: has {path.stat().st_size:,} bytes, and such a file has at most {LARGEST_JSON:,}")
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +164,10 @@ def read_header(file: Path) -> dict[str, Stored]:
     for name, entry in header.items():
         try:
             dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+            numbers = (*shape, start, end)
+            if not isinstance(dtype, str) or len(numbers) > LARGEST_RANK + 2:
+                raise TypeError
+            if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
                 raise TypeError
         except (TypeError, ValueError, KeyError):
             raise ModelError(f"{file}: the header says of '{name}' what cannot be") from None
@@ -190,33 +199,29 @@ def some(lines: list[str], most: int = 20) -> list[str]:
     return lines if len(lines) <= most else [*lines[:most], f"… and {len(lines) - most} more"]
 
 
-class Writer:
-    """A safetensors file made one tensor at a time: the header first, each tensor then at its place, in any order."""
+Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
-    def __init__(self, file: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
-        self.tensors, self.offsets = dict(tensors), dict[str, int]()
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        place = 0
-        # The largest elements first, so that every tensor lies at a multiple of its element's size.
-        sizes = {name: torch.empty((), dtype=dtype).element_size() for name, (dtype, _) in tensors.items()}
-        for name in sorted(tensors, key=lambda name: (-sizes[name], name)):
-            dtype, shape = tensors[name]
-            end = place + sizes[name] * int(torch.Size(shape).numel())
-            header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [place, end]}
-            self.offsets[name], place = place, end
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        self.start, self.end = 8 + len(text), 8 + len(text) + place
-        self._file: BinaryIO = open(file, "xb")  # noqa: SIM115 closed by __exit__
-        self._file.write(len(text).to_bytes(8, "little") + text)
+
+class Writer:
+    """`file`, or where the tensors are many shards of its name and an index beside it. Tensors come in any order."""
+
+    def __init__(self, file: Path, tensors: Shapes) -> None:
+        shards = _shares(tensors)
+        stem, n_shards = file.name.removesuffix(".safetensors"), len(shards)
+        names = [file.name]
+        if n_shards > 1:
+            names = [f"{stem}-{number:05}-of-{n_shards:05}.safetensors" for number in range(1, n_shards + 1)]
+            placed = {name: shard for shard, part in zip(names, shards, strict=True) for name in part}
+            total = sum(_bytes(dtype, shape) for dtype, shape in tensors.values())
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))}
+            file.with_name(f"{file.name}.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        self.left = set(tensors)
+        self._shards = [_Shard(file.with_name(name), part) for name, part in zip(names, shards, strict=True)]
+        self._shard_of = {name: shard for shard in self._shards for name in shard.tensors}
 
     def write(self, name: str, tensor: Tensor) -> None:
-        dtype, shape = self.tensors[name]
-        assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
-        self._file.seek(self.start + self.offsets.pop(name))
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        if flat.numel():
-            self._file.write(flat.view(torch.uint8).numpy().data)
+        self._shard_of[name].write(name, tensor)
+        self.left.remove(name)
 
     def __enter__(self) -> Self:
         return self
@@ -224,9 +229,71 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if kind is None and self.offsets:
-            raise RunFailure(f"tensors were left out: {', '.join(some(list(self.offsets)))}")
+        for shard in self._shards:
+            shard.close()
+        if kind is None and self.left:
+            raise RunFailure(f"tensors were left out: {', '.join(some(sorted(self.left)))}")
+
+
+class _Shard:
+    """A safetensors file made one tensor at a time: the header first, each tensor then at its place."""
+
+    def __init__(self, file: Path, tensors: Shapes) -> None:
+        self.file, self.tensors, self.offsets = file, dict(tensors), dict[str, int]()
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        place = 0
+        # The largest elements first, so that every tensor lies at a multiple of its element's size.
+        for name in sorted(tensors, key=lambda name: (-tensors[name][0].itemsize, name)):
+            dtype, shape = tensors[name]
+            end = place + _bytes(dtype, shape)
+            header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [place, end]}
+            self.offsets[name], place = place, end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self.start = 8 + len(text)
+        self._file: BinaryIO = open(file, "xb")  # noqa: SIM115 closed by `close`
+        with self._named():
+            self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        dtype, shape = self.tensors[name]
+        assert (tensor.dtype, tuple(tensor.shape)) == (dtype, shape), name
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        with self._named():
+            self._file.seek(self.start + self.offsets[name])
+            if flat.numel():
+                self._file.write(flat.view(torch.uint8).numpy().data)
+
+    def close(self) -> None:
+        with self._named():
+            self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What goes wrong while writing says in which file."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.file)
+            raise
+
+
+def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    return dtype.itemsize * math.prod(shape)
+
+
+def _shares(tensors: Shapes) -> list[Shapes]:
+    """The tensors in their order, as many to a file as it may hold; one that is larger has a file to itself."""
+    shares: list[dict[str, tuple[torch.dtype, tuple[int, ...]]]] = [{}]
+    held = 0
+    for name, (dtype, shape) in tensors.items():
+        size = _bytes(dtype, shape)
+        if shares[-1] and held + size > SHARD_BYTES:
+            shares.append({})
+            held = 0
+        shares[-1][name] = (dtype, shape)
+        held += size
+    return list(shares)
 
 
 def copy_files(names: Iterable[str], source: Path, target: Path) -> list[str]:

@@ -29,6 +29,7 @@ from lamina.core.family import IGNORED_KEYS, Data, Family
 from lamina.core.files import atomic_directory
 from lamina.core.gguf.reading import GGUFReading
 from lamina.core.gguf.tokenizer import write_tokenizer_files
+from lamina.core.hub import fetch, is_id
 from lamina.core.model import write_manifest
 from lamina.core.plan import Plan, decoder_tensors, plan, result_dtypes
 from lamina.core.registry import Registry, load_plugins
@@ -49,7 +50,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-LARGEST_TOKENIZER = 1 << 30
+LARGEST_TOKENIZER = 200_000_000  # bytes; the largest published ones have a fifth of it
 ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -76,7 +77,7 @@ def import_model(
     tell: Callable[[str], None] = lambda line: None,
 ) -> Imported:
     """Read `source`, a Hugging Face directory or a .gguf file, and write the model directory `target`, which must not
-    exist.
+    exist. Where there is neither, `source` may be a model's id on the Hub, `org/name` or `org/name@revision`.
 
     `family` names the component to read it with, where its `model_type` does not; `ignore` names config keys that do
     not matter. Raises ModelError with everything that is wrong; then nothing is written.
@@ -151,9 +152,14 @@ def open_source(source: Path, registry: Registry, family: str | None) -> Iterato
     elif source.is_file():
         with TemporaryDirectory() as folder:
             yield GGUFSource(source, Path(folder), registry, family)
+    elif is_id(str(source)):
+        origin = HFSource(fetch(str(source)), registry, family)
+        origin.place, origin.name = source, source.name.partition("@")[0]  # the folder is called after a commit
+        yield origin
     else:
         raise ModelError(
-            f"{str(source)!r}: no such file or directory", hint="give a directory with a config.json, or a .gguf file"
+            f"{str(source)!r}: no such file or directory, and no id of a model on the Hub, which is org/name",
+            hint="give a directory with a config.json, a .gguf file, or an id such as org/name or org/name@revision",
         )
 
 

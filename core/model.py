@@ -2,7 +2,8 @@
 
     spec.yaml  model.safetensors  tokenizer/  lamina.json
 
-Weights are safetensors only: nothing read from a model directory can run code.
+Large weights are several files and a model.safetensors.index.json. They are safetensors only: nothing read from a model
+directory can run code.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lamina.core.build import build, build_part, working_device
 from lamina.core.chat_template import keep_template
-from lamina.core.checkpoint import Checkpoint, read_header, read_json, some
+from lamina.core.checkpoint import INDEX, WEIGHTS, Checkpoint, Writer, read_json, some
 from lamina.core.component import ComponentConfig, Part
 from lamina.core.decoder import Decoder
 from lamina.core.distribution import canonical
@@ -85,8 +85,10 @@ def write_model(model: Model, folder: Path) -> None:
         spec = spec.with_parts(tokenizer=replace(spec.tokenizer, config=save_tokenizer(model.tokenizer, folder)))
     keep_template(spec.directory, folder)
     (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.decoder.tensors().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = model.decoder.tensors()
+    with Writer(folder / WEIGHTS, {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}) as writer:
+        for name, tensor in tensors.items():
+            writer.write(name, tensor)
     write_manifest(spec, folder)
 
 
@@ -131,7 +133,7 @@ def load(
     spec = read_model_spec(folder, registry)
     chosen = resolve_part("backend", backend, spec.registry)
     decoder = build(spec, device=device, dtype=dtype, initialise=False)
-    load_tensors(decoder, folder / "model.safetensors")
+    load_tensors(decoder, folder)
     decoder.eval()
     decoder = build_part(chosen).prepare(decoder, training=False)
     return Model(decoder, open_tokenizer(spec), spec)
@@ -148,7 +150,7 @@ def find_model(directory: str | Path) -> Path:
         if folder.suffix in (".yaml", ".yml"):
             raise _is_spec(str(folder))
         raise ModelError(f"{folder}: a file, not a model directory")
-    if (folder / "model.safetensors").exists():
+    if any((folder / name).exists() for name in (WEIGHTS, INDEX)):
         return folder
     found = checkpoints(folder)
     if found:
@@ -227,19 +229,21 @@ def open_tokenizer(spec: ResolvedSpec) -> Tokenizer | None:
     return tokenizer
 
 
-def load_tensors(decoder: Decoder, file: Path) -> None:
-    """Fill a decoder's tensors from a safetensors file, one at a time. All that does not fit is named at once."""
-    wanted, found = decoder.tensors(), Checkpoint(read_header(file))
-    wrong = [f"missing: {name}" for name in sorted(wanted.keys() - found.tensors.keys())]
-    wrong += [f"not in the spec: {name}" for name in sorted(found.tensors.keys() - wanted.keys())]
-    for name in sorted(wanted.keys() & found.tensors.keys()):
-        stored, tensor = found.tensors[name], wanted[name]
+def load_tensors(decoder: Decoder, folder: Path) -> None:
+    """Fill a decoder's tensors from a model directory, one at a time. All that does not fit is named at once."""
+    wanted, checkpoint = decoder.tensors(), Checkpoint.of(folder)
+    found = checkpoint.tensors
+    wrong = [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())]
+    wrong += [f"not in the spec: {name}" for name in sorted(found.keys() - wanted.keys())]
+    for name in sorted(wanted.keys() & found.keys()):
+        stored, tensor = found[name], wanted[name]
         if stored.shape != tuple(tensor.shape):
             wrong.append(f"{name}: {stored.shape} in the file, {tuple(tensor.shape)} by the spec")
         if stored.dtype.is_floating_point != tensor.is_floating_point():
             wrong.append(f"{name}: {stored.dtype} in the file, {tensor.dtype} by the spec")
     if wrong:
+        file = folder / (WEIGHTS if (folder / WEIGHTS).exists() else INDEX)
         raise ModelError(f"{file}: does not fit its spec.yaml\n  " + "\n  ".join(some(wrong, 12)))
     with torch.no_grad():
         for name, tensor in wanted.items():
-            tensor.copy_(found.read(name))
+            tensor.copy_(checkpoint.read(name))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lamina.core.build import build
-from lamina.core.checkpoint import Checkpoint, read_header, some
+from lamina.core.checkpoint import Checkpoint, some
 from lamina.core.component import Part
 from lamina.core.decoder import Decoder
 from lamina.core.errors import ModelError
@@ -46,7 +46,7 @@ class Start:
         """
         here, there = build(spec, device="meta"), build(self.spec, device="meta")
         wanted, owners, their_owners = here.tensors(), _owners(here), _owners(there)
-        stored = Checkpoint(read_header(self.folder / "model.safetensors"))
+        stored = Checkpoint.of(self.folder)
         taken, wrong, unused = {}, [], set(stored.tensors)
         for name, tensor in wanted.items():
             source = name if name in unused else re.sub(r"\.wraps(?=\.)", "", name)

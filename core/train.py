@@ -427,7 +427,7 @@ class Trainer:
             return
         folder = found[-1]
         read_model_spec(folder, self.run.spec.registry)
-        load_tensors(self.decoder, folder / "model.safetensors")
+        load_tensors(self.decoder, folder)
         try:
             record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             state: dict[int, dict[str, Any]] = {}

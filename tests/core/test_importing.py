@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -218,6 +222,12 @@ def test_files_that_lie_are_refused_by_name(tmp_path: Path) -> None:
     def negative(header: dict[str, Any]) -> None:
         header["lm_head.weight"]["shape"] = [-31, -16]
 
+    def listed(header: dict[str, Any]) -> None:
+        header["lm_head.weight"]["dtype"] = []
+
+    def endless(header: dict[str, Any]) -> None:
+        header["lm_head.weight"]["shape"] = [10**4000, 10**4000]
+
     def cut(folder: Path) -> None:
         (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
 
@@ -237,12 +247,53 @@ def test_files_that_lie_are_refused_by_name(tmp_path: Path) -> None:
     refused("sizes", "'lm_head.weight' is F32 \\[310, 16\\]", lambda folder: lie(folder, grow))
     refused("overlap", "over another tensor", lambda folder: lie(folder, overlap))
     refused("negative", "says of 'lm_head.weight' what cannot be", lambda folder: lie(folder, negative))
+    refused("listed", "says of 'lm_head.weight' what cannot be", lambda folder: lie(folder, listed))
+    refused("endless", "says of 'lm_head.weight' what cannot be", lambda folder: lie(folder, endless))
     refused("cut", "model.safetensors: cut short", cut)
     refused("pickle", "a pickle can run code", pickled)
     refused("outside", "lies outside the folder", outside)
     refused("shard", "two.safetensors: cut short", cut_shard)
     refused("header", "its header cannot have", lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 40))
     refused("json", "config.json: not JSON", lambda folder: (folder / "config.json").write_text("{"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO])
+def test_a_disk_that_fills_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    source = checkpoint(tmp_path / "source")
+
+    class Full(io.BytesIO):
+        def seek(self, *place: int) -> int:
+            raise OSError(number, os.strerror(number))
+
+    def opened(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        return Full() if mode == "xb" and str(file).endswith(WEIGHTS) else open(file, mode, *rest, **more)
+
+    monkeypatch.setattr("lamina.core.checkpoint.open", opened, raising=False)
+    run = CliRunner().invoke(main, ["import", str(source), str(tmp_path / "ours")])
+    assert run.exit_code == 1
+    assert os.strerror(number) in run.output
+    assert "Traceback" not in run.output
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_an_interrupted_import_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    source = checkpoint(tmp_path / "source")
+    monkeypatch.setattr("lamina.core.checkpoint.Writer.write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        import_model(source, tmp_path / "ours", registry=REGISTRY)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_is_exported_in_shards_is_read_by_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_model(checkpoint(tmp_path / "source"), tmp_path / "ours", registry=REGISTRY)
+    monkeypatch.setattr("lamina.core.checkpoint.SHARD_BYTES", 4000)
+    export_model(tmp_path / "ours", tmp_path / "back", registry=REGISTRY)
+    assert len(list((tmp_path / "back").glob("*.safetensors"))) > 2
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "back").state_dict()
+    assert all(theirs[name].equal(tensor) for name, tensor in tensors().items())
 
 
 def with_tokenizer(folder: Path) -> Path:

@@ -135,10 +135,34 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("lamina.core.model.save_file", fail)
+    monkeypatch.setattr("lamina.core.model.Writer.write", fail)
     with pytest.raises(RuntimeError, match="no"):
         save(model(), tmp_path / "m")
     assert not list(tmp_path.iterdir())
+
+
+# Shards
+
+
+@torch.no_grad()
+def test_large_weights_are_several_files_that_load_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lamina.core.checkpoint.SHARD_BYTES", 6000)
+    whole = model()
+    target = save(whole, tmp_path / "m")
+    index = json.loads((target / "model.safetensors.index.json").read_text())
+    files = sorted(path.name for path in target.glob("*.safetensors"))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    assert sorted(set(index["weight_map"].values())) == files
+    held = {name: load_file(target / name) for name in files}
+    assert all(name in held[file] for name, file in index["weight_map"].items())
+    sizes = {file: sum(t.nbytes for t in tensors.values()) for file, tensors in held.items()}
+    assert index["metadata"]["total_size"] == sum(sizes.values())
+    assert all(size <= 6000 or len(held[file]) == 1 for file, size in sizes.items())
+    again = load(target, registry=REGISTRY).decoder.tensors()
+    assert all(again[name].equal(tensor) for name, tensor in whole.decoder.tensors().items())
+    (target / files[1]).unlink()
+    assert f"'{files[1]}' does not exist" in refusal(target)
 
 
 # What is no model directory
