@@ -87,6 +87,7 @@ MODULES = (
     "family.jamba",
     "family.lfm2",
     "family.kimi_linear",
+    "family.lfm2",
     "family.llama",
     "family.llama4",
     "family.mamba",
