@@ -132,7 +132,7 @@ class KDA(Attention):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, H·Dh) -> (B, H, T, Dh)"""
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
 
     def _log_decay(self, latent: Tensor, wide: torch.dtype) -> Tensor:
         """(B, T, rank) -> (B, H, T, Dh)"""
