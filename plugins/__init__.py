@@ -85,7 +85,6 @@ MODULES = (
     "family.helium",
     "family.hunyuan_v1_dense",
     "family.jamba",
-    "family.lfm2",
     "family.kimi_linear",
     "family.lfm2",
     "family.llama",
