@@ -32,7 +32,7 @@ def nested(config: type[BaseModel]) -> list[type[BaseModel]]:
 
 @pytest.mark.parametrize(
     "config",
-    [*nested(ResolvedSpec), TrainConfig, *dict.fromkeys(entry.component.Config for entry in ENTRIES)]  # in one order,
+    [*nested(ResolvedSpec), TrainConfig, *dict.fromkeys(entry.component.Config for entry in ENTRIES)],  # in one order
     ids=lambda c: c.__name__,
 )
 def test_every_option_is_described_and_every_config_is_strict(config: type[BaseModel]) -> None:
