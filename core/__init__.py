@@ -85,6 +85,7 @@ _HOME = {  # module -> the public names it holds
     "granite_like": ("GRANITE_KEYS", "granite_experts"),
     "gguf.llama": (
         "EXPERTS_META",
+        "EvenHeads",
         "FROM_ONE",
         "HEAD_META",
         "LAYER_NORM_META",
@@ -274,6 +275,7 @@ if TYPE_CHECKING:
     from lamina.core.gguf.llama import PAIRED as PAIRED
     from lamina.core.gguf.llama import RMS_META as RMS_META
     from lamina.core.gguf.llama import SIZES_META as SIZES_META
+    from lamina.core.gguf.llama import EvenHeads as EvenHeads
     from lamina.core.gguf.llama import Windows as Windows
     from lamina.core.gguf.mapping import GGUF as GGUF
     from lamina.core.gguf.mapping import Always as Always

@@ -140,7 +140,7 @@ def _export_gguf(asked: _Asked) -> Exported:
     told.put("vocab_size", spec.vocab_size, int)
     again = {"tie_word_embeddings": HEAD not in names, **gguf.read(told.metadata(names))}
     again["vocab_size"] = spec.vocab_size
-    lost = made.problems or _lost(writer, again, spec, asked.registry)
+    lost = made.problems or told.problems or _lost(writer, again, spec, asked.registry)
     if lost:
         raise ModelError(
             f"{folder}: a GGUF of the architecture '{gguf.architecture}' cannot say all of it"

@@ -12,6 +12,24 @@ from lamina.core.gguf.mapping import Config, Metadata, MetaItem, MetaKey, Told
 from lamina.core.gguf.rope import RopeMeta
 from lamina.core.layout import Layout, Offset
 
+
+@dataclass(frozen=True)
+class EvenHeads(MetaItem):
+    """Heads that share the width evenly, where llama.cpp loads no others. A file may have others all the same."""
+
+    def read(self, meta: Metadata, config: dict[str, Any]) -> None:
+        dim, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        for name in ("attention.key_length", "attention.value_length"):
+            width = meta.number(name, None)
+            if width is not None and dim and heads and width != dim // heads:
+                config["head_dim"] = width
+
+    def write(self, config: Config, told: Told) -> None:
+        dim, heads = config["hidden_size"], config["num_attention_heads"]
+        if config.get("head_dim", dim // heads) not in (None, dim // heads):
+            told.problems.append(f"head_dim: {config['head_dim']}, where llama.cpp loads none but {dim // heads}")
+
+
 # Sizes, in the words of most configs.
 SIZES_META: tuple[MetaItem, ...] = (
     MetaKey("context_length", "max_position_embeddings"),

@@ -66,6 +66,7 @@ class Told:
     values: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # why it cannot be written
 
     def put(self, name: str, value: Any, kind: type) -> None:
         """`kind` is int, float, bool or str; a list has such in each place."""

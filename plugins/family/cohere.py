@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from lamina.core import (
     GGUF,
-    HEAD_META,
     LAYER_NORM_META,
     LLAMA_KEYS,
     SIZES_META,
     ConfigKeys,
     Either,
+    EvenHeads,
     Key,
     LlamaLike,
     Means,
@@ -52,7 +52,7 @@ class Cohere(LlamaLike):
         "command-r",
         (
             *SIZES_META,
-            HEAD_META,
+            EvenHeads(),
             LAYER_NORM_META,
             RopeMeta(),
             MetaKey("logit_scale", "logit_scale", float, default=1.0),

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from lamina.core import (
     GGUF,
-    HEAD_META,
     LAYER_NORM_META,
     LLAMA_KEYS,
     SIZES_META,
     WINDOW,
     ConfigKeys,
+    EvenHeads,
     Key,
     Means,
     MetaKey,
@@ -54,7 +54,7 @@ class Cohere2(TypedLayers):
         "cohere2",
         (
             *SIZES_META,
-            HEAD_META,
+            EvenHeads(),
             LAYER_NORM_META,
             RopeMeta(),
             MetaKey("logit_scale", "logit_scale", float),

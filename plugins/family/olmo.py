@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lamina.core import (
     GGUF,
-    HEAD_META,
     LLAMA_KEYS,
     PAIRED,
     SIZES_META,
     Always,
+    EvenHeads,
     Key,
     LlamaLike,
     MetaKey,
@@ -36,7 +36,7 @@ class Olmo(LlamaLike):
         "olmo",
         (
             *SIZES_META,
-            HEAD_META,
+            EvenHeads(),
             Always("attention.layer_norm_epsilon", 1e-5, float),
             MetaKey("attention.clamp_kqv", "clip_qkv", float),
             RopeMeta(),

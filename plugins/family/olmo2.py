@@ -9,6 +9,7 @@ from lamina.core import (
     LLAMA_KEYS,
     RMS_META,
     SIZES_META,
+    EvenHeads,
     Key,
     LlamaLike,
     Means,
@@ -30,7 +31,7 @@ class Olmo2(LlamaLike):
     keys = (*defaults(LLAMA_KEYS, rms_norm_eps=1e-5), Key("attention_bias", "blocks.*.attention.bias", default=False))
     gguf = GGUF(
         "olmo2",
-        (*SIZES_META, RMS_META, RopeMeta(), Means("tie_word_embeddings", False)),
+        (*SIZES_META, EvenHeads(), RMS_META, RopeMeta(), Means("tie_word_embeddings", False)),
         serves=lambda meta: not meta.get("attention.sliding_window"),
     )
     norms: ClassVar = {"attention_out": "post_attention_layernorm", "ffn_out": "post_feedforward_layernorm"}

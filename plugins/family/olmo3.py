@@ -7,12 +7,12 @@ from typing import ClassVar
 from lamina.core import (
     FULL_OR_SLIDING,
     GGUF,
-    HEAD_META,
     LLAMA_KEYS,
     RMS_META,
     SIZES_META,
     WINDOW,
     ConfigKeys,
+    EvenHeads,
     Key,
     Means,
     Register,
@@ -49,7 +49,7 @@ class Olmo3(TypedLayers):
         "olmo2",
         (
             *SIZES_META,
-            HEAD_META,
+            EvenHeads(),
             RMS_META,
             RopeMeta(layer_type="full_attention"),
             RopeMeta(layer_type="sliding_attention", scaled=False),

@@ -9,6 +9,7 @@ from lamina.core import (
     LLAMA_KEYS,
     RMS_META,
     SIZES_META,
+    EvenHeads,
     Key,
     LlamaLike,
     Means,
@@ -47,6 +48,7 @@ class OLMoE(LlamaLike):
         "olmoe",
         (
             *SIZES_META,
+            EvenHeads(),
             RMS_META,
             RopeMeta(),
             *EXPERTS_META,

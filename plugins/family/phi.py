@@ -9,6 +9,7 @@ from lamina.core import (
     LAYER_NORM_META,
     LLAMA_KEYS,
     SIZES_META,
+    EvenHeads,
     Key,
     LlamaLike,
     Means,
@@ -46,7 +47,7 @@ class Phi(LlamaLike):
         Key("resid_pdrop", "blocks.*.residual.dropout", default=0.0),
         Rope(partial=True, fraction=0.5),
     )
-    gguf = GGUF("phi2", (*SIZES_META, LAYER_NORM_META, RopeMeta(), Means("tie_word_embeddings", False)))
+    gguf = GGUF("phi2", (*SIZES_META, EvenHeads(), LAYER_NORM_META, RopeMeta(), Means("tie_word_embeddings", False)))
     norm_name = "model.final_layernorm"
     norms: ClassVar = {"attention_in": "input_layernorm"}
     attention_names: ClassVar = {

@@ -7,11 +7,11 @@ from typing import ClassVar
 from lamina.core import (
     FULL_OR_SLIDING,
     GGUF,
-    HEAD_META,
     LLAMA_KEYS,
     RMS_META,
     SIZES_META,
     WINDOW,
+    EvenHeads,
     Key,
     MetaKey,
     Register,
@@ -43,7 +43,7 @@ class Phi3(WindowedLayers):
         "phi3",
         (
             *SIZES_META,
-            HEAD_META,
+            EvenHeads(),
             RMS_META,
             RopeMeta(original=True),
             MetaKey("attention.sliding_window", "sliding_window", to=lambda n: n or None, unheeded=True),

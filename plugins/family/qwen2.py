@@ -6,9 +6,12 @@ from lamina.core import (
     FULL_OR_SLIDING,
     GGUF,
     LLAMA_KEYS,
-    LLAMA_META,
+    RMS_META,
+    SIZES_META,
     WINDOW,
+    EvenHeads,
     Register,
+    RopeMeta,
     SwitchedWindow,
     hookimpl,
     llama_template,
@@ -23,7 +26,7 @@ class Qwen2(SwitchedWindow):
     architecture = "Qwen2ForCausalLM"
     template = llama_template({"attention": {"bias": True, "out_bias": False}}, blocks=FULL_OR_SLIDING)
     keys = (*LLAMA_KEYS, WINDOW)
-    gguf = GGUF("qwen2", LLAMA_META)
+    gguf = GGUF("qwen2", (*SIZES_META, EvenHeads(), RMS_META, RopeMeta()))
 
 
 @hookimpl

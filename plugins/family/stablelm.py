@@ -12,6 +12,7 @@ from lamina.core import (
     SIZES_META,
     ConfigKeys,
     Either,
+    EvenHeads,
     Joined,
     Key,
     LlamaLike,
@@ -50,6 +51,7 @@ class StableLM(LlamaLike):
         "stablelm",
         (
             *SIZES_META,
+            EvenHeads(),
             LAYER_NORM_META,
             RopeMeta(),
             MetaKey("use_parallel_residual", "use_parallel_residual", bool),

@@ -10,6 +10,7 @@ from lamina.core import (
     LLAMA_KEYS,
     SIZES_META,
     WINDOW,
+    EvenHeads,
     Key,
     MetaKey,
     Register,
@@ -46,7 +47,7 @@ class Starcoder2(WindowedLayers):
     )
     gguf = GGUF(
         "starcoder2",
-        (*SIZES_META, MetaKey("attention.layer_norm_epsilon", "norm_epsilon", float), RopeMeta()),
+        (*SIZES_META, EvenHeads(), MetaKey("attention.layer_norm_epsilon", "norm_epsilon", float), RopeMeta()),
     )
     # The published configs say the kinds of norm and of FFN in words, and there is one of each.
     ignored_keys = ("mlp_type", "norm_type", "pretraining_tp")

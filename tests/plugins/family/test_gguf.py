@@ -48,7 +48,7 @@ KNOWN = [name for name in REGISTRY.names("family") if REGISTRY.get("family", nam
 SAID: dict[str, dict[str, dict[str, Any]]] = {
     "bloom": {"plain": {}},
     "cohere": {"plain": {}},
-    "cohere2": {"plain": {}},
+    "cohere2": {"plain": {"head_dim": 8}},
     "falcon": {"7b": {}, "40b": {"activation": "gelu"}, "11b": {}},
     "gemma": {"plain": {}},
     "gemma2": {"plain": {"query_pre_attn_scalar": 12, "tie_word_embeddings": True}},
@@ -63,9 +63,9 @@ SAID: dict[str, dict[str, dict[str, Any]]] = {
     "mistral": {"full": {}},
     "mixtral": {"plain": {}},
     "mpt": {"plain": {}},
-    "olmo": {"plain": {}},
+    "olmo": {"plain": {"head_dim": 8}},
     "olmo2": {"plain": {}},
-    "olmo3": {"plain": {}},
+    "olmo3": {"plain": {"head_dim": 8}},
     "olmoe": {"plain": {"num_key_value_heads": 4}},
     "phi": {"plain": {}},
     "phi3": {"plain": {}, "longrope": {}, "partial": {}},
@@ -137,6 +137,7 @@ def test_a_written_file_is_read_as_the_same_model(family: str, case: str, tmp_pa
         ("gpt2", "by_layer", "layer_1.attention.scale"),
         ("qwen3_moe", "some_dense", "blocks.dense.ffn: gated"),
         ("gemma2", "uncapped", "attention.softcap: none"),
+        ("cohere", "normed", "head_dim: 12, where llama.cpp loads none but 8"),
     ],
 )
 def test_what_a_file_cannot_say_is_named_and_nothing_is_written(
