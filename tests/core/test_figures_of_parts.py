@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,6 +127,7 @@ def test_any_part_may_count_and_is_heard_once() -> None:
 
 
 def test_a_figure_that_is_no_number_is_null_in_the_log(tmp_path: Path) -> None:
-    with open(tmp_path / "metrics.jsonl", "w") as file:
-        Trainer._log(file, {"step": 1, "parts": {"a": {"x": float("nan"), "y": [1.0, float("inf")]}}})
+    trainer = SimpleNamespace(_go_on="")
+    with open(tmp_path / "metrics.jsonl", "ab", buffering=0) as file:
+        Trainer._log(trainer, file, {"step": 1, "parts": {"a": {"x": float("nan"), "y": [1.0, float("inf")]}}})  # type: ignore[arg-type]
     assert lines(tmp_path) == [{"step": 1, "parts": {"a": {"x": None, "y": [1.0, None]}}}]

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
-from tiny_specs import REGISTRY, spec_data, tiny_specs
+from tiny_specs import REGISTRY, resolved, spec_data, tiny_specs
 
 from lamina.core import (
     Attention,
@@ -625,7 +625,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def damaged(draw: st.DrawFn) -> dict[str, Any]:
     """A valid spec with one to three values replaced, removed or added."""
-    data: Any = copy.deepcopy(draw(spec_data()))
+    data: Any = copy.deepcopy(draw(spec_data().filter(lambda data: resolved(data) is not None)))
     if draw(st.booleans()):
         data = resolve_data(data, REGISTRY).dump()
     for _ in range(draw(st.integers(1, 3))):
